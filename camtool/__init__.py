@@ -1,0 +1,49 @@
+"""Exact class activation maps: where a classifier with global average pooling looks.
+
+>>> import camtool
+>>> model = camtool.load("auto")
+>>> model.explain("cat.jpg", topk=3).save("cat.cam.png")
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from camtool.explainer import CamModel, Explanation, load
+    from camtool.images import ImageError
+    from camtool.maps import class_activation_map
+    from camtool.models import HeadError, ModelError, TargetError
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CamModel",
+    "Explanation",
+    "HeadError",
+    "ImageError",
+    "ModelError",
+    "TargetError",
+    "__version__",
+    "class_activation_map",
+    "load",
+]
+
+_HOMES = {
+    "CamModel": "camtool.explainer",
+    "Explanation": "camtool.explainer",
+    "load": "camtool.explainer",
+    "ImageError": "camtool.images",
+    "class_activation_map": "camtool.maps",
+    "HeadError": "camtool.models",
+    "ModelError": "camtool.models",
+    "TargetError": "camtool.models",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: torch alone takes seconds."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'camtool' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,7 @@
+"""`python -m camtool`."""
+
+from __future__ import annotations
+
+from camtool.cli import main
+
+main()

@@ -1,0 +1,390 @@
+"""A network ready to explain pictures: body, head and preparation on one device."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from camtool.explainer.device import pick_device, pick_dtype, true_float32
+from camtool.explainer.explanation import Explanation, split_batch
+from camtool.images import (
+    FITS,
+    MAX_PIXELS,
+    Fit,
+    Geometry,
+    display_name,
+    prepare,
+    read_image,
+)
+from camtool.maps.cam import class_activation_map, pooled_logits
+from camtool.models import (
+    Head,
+    HeadError,
+    ModelError,
+    Network,
+    evaluating,
+    features_of,
+    find_head,
+    labels_for,
+    load_network,
+    resolve_target,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from camtool.images.read import ImageSource
+    from camtool.models.load import Labels
+
+Targets: TypeAlias = "int | str | Sequence[int | str] | None"
+
+BATCH_SIZE = 8
+"""Pictures to a forward pass; on a CPU larger batches were seen to be slower for each picture."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A picture that is ready for the network.
+
+    Attributes:
+        name: What it is called.
+        image: uint8 [H,W,3], the original.
+        pixels: uint8 [h,w,3], resized to the network's input.
+        geometry: How the second lies on the first.
+    """
+
+    name: str
+    image: NDArray[np.uint8]
+    pixels: NDArray[np.uint8]
+    geometry: Geometry
+
+
+class CamModel:
+    """A network with global average pooling, ready to explain pictures.
+
+    Made by `camtool.load`. A module that was passed in is used as it is: its weights are read
+    anew for every batch, so it may be trained on between explanations.
+
+    Attributes:
+        network: The network and what is known of it.
+        head: How its logits come from its feature maps, proved.
+        labels: One for each class.
+        device: Where it runs.
+        dtype: Number format of the body; the maps are float32 always.
+        fit: How pictures meet the network.
+        preprocessing: What the network expects, at the input size in use.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        labels: Labels = None,
+        device: str = "auto",
+        dtype: str = "float32",
+        fit: Fit = "whole",
+        size: int | None = None,
+    ) -> None:
+        if fit not in FITS:
+            raise ValueError(f"fit must be one of {', '.join(FITS)}, not {fit!r}")
+        if size is not None and size < 16:
+            raise ValueError(f"size must be 16 pixels or more, not {size}")
+        self.network = network
+        self.fit = fit
+        self.dtype = pick_dtype(dtype)
+        spec = network.preprocessing
+        self.preprocessing = spec if size is None else spec.at(size)
+        self._given = network.weights == "as given"
+        self.device, self._module = self._place(device)
+        self.head: Head = find_head(self._module, self.preprocessing.size)
+        self.labels = labels_for(network, labels, self.head.classes)
+        self._body = self._cast()
+
+    def _place(self, device: str) -> tuple[torch.device, nn.Module]:
+        """The module on the device asked for; a user's own is copied rather than moved."""
+        module = getattr(self.network.module, "_orig_mod", self.network.module)
+        if not self._given:
+            target = pick_device(device)
+            return target, module.to(target).to(memory_format=torch.channels_last)
+        here = next((p.device for p in module.parameters()), torch.device("cpu"))
+        target = here if device == "auto" else pick_device(device)
+        if target.type != here.type or (target.index or 0) != (here.index or 0):
+            module = copy.deepcopy(module).to(target)
+        return target, module
+
+    def _cast(self) -> nn.Module:
+        """The module in the body's number format; the original where it is that already."""
+        kinds = {p.dtype for p in self._module.parameters() if p.is_floating_point()}
+        if kinds <= {self.dtype}:
+            return self._module
+        return copy.deepcopy(self._module).to(self.dtype)
+
+    def __repr__(self) -> str:
+        return f"<CamModel {self.network.name}: {len(self.labels)} classes on {self.device}>"
+
+    def prepare(self, source: ImageSource, max_pixels: int = MAX_PIXELS) -> Prepared:
+        """Read a picture and resize it for the network.
+
+        Raises:
+            ImageError: The picture can't be read.
+        """
+        image = read_image(source, max_pixels=max_pixels)
+        pixels, geometry = prepare(image, self.preprocessing, self.fit, self.head.stride)
+        return Prepared(display_name(source), image, pixels, geometry)
+
+    def inputs(self, batch: Sequence[Prepared]) -> Tensor:
+        """The normalised input [N,3,h,w] of pictures of one shape, float32, on the device."""
+        stacked = torch.from_numpy(np.stack([item.pixels for item in batch]))
+        spec = self.preprocessing
+        mean, std = (
+            torch.tensor(values, device=self.device).view(3, 1, 1)
+            for values in (spec.mean, spec.std)
+        )
+        pixels = stacked.to(self.device).permute(0, 3, 1, 2)
+        inputs = pixels.float().div(255).sub(mean).div(std)
+        return inputs.contiguous() if self._given else inputs
+
+    def features(self, inputs: Tensor) -> Tensor:
+        """The pooled feature maps [N,C,h,w] of normalised inputs, in the body's number format.
+
+        Raises:
+            ModelError: The network can't run on inputs of this size.
+        """
+        guard = true_float32() if self.dtype == torch.float32 else nullcontext()
+        try:
+            with evaluating(self._body), guard:
+                return features_of(self._body, inputs.to(self.dtype))
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, HeadError) as error:
+            height, width = inputs.shape[2:]
+            first = str(error).splitlines()[0]
+            raise ModelError(
+                f"{self.network.name} can't run on an input of {width}×{height} ({first}); try "
+                "--fit squash, or the --size it was made for"
+            ) from None
+
+    @torch.inference_mode()
+    def explain_prepared(
+        self, batch: Sequence[Prepared], targets: Targets = None, topk: int = 1
+    ) -> list[Explanation]:
+        """Explain pictures of one input shape in one forward pass.
+
+        Args:
+            batch: Pictures from `prepare`, all of one input shape.
+            targets: Classes by index or label; None for the `topk` best of each picture.
+            topk: How many, where `targets` is None.
+
+        Raises:
+            TargetError: A target matches no class, or several.
+            ModelError: The network can't run on this shape.
+        """
+        chosen = self.resolve(targets)
+        return self.explain_indices(batch, [chosen] * len(batch) if chosen else None, topk)
+
+    @torch.inference_mode()
+    def explain_indices(
+        self, batch: Sequence[Prepared], indices: Sequence[Sequence[int]] | None, topk: int = 1
+    ) -> list[Explanation]:
+        """As `explain_prepared`, for classes that may differ from picture to picture.
+
+        Args:
+            batch: N pictures from `prepare`, all of one input shape.
+            indices: For each of them K class indices; None for its `topk` best.
+            topk: K where `indices` is None; at most the number of classes.
+        """
+        features = self.features(self.inputs(batch))
+        weight, bias = self.head.parameters_of(self._module)
+        if weight is None:
+            logits = features.float().mean((2, 3))
+        else:
+            logits = pooled_logits(features, weight, bias)
+        if indices is None:
+            chosen = logits.topk(min(topk, logits.shape[1]), dim=1).indices
+        else:
+            chosen = torch.tensor(indices, device=logits.device)
+        maps = _class_maps(features, weight, chosen)
+        biases = torch.zeros_like(logits) if bias is None else bias.float().expand_as(logits)
+        return self._results(batch, maps, logits, chosen, biases.gather(1, chosen))
+
+    def _results(
+        self,
+        batch: Sequence[Prepared],
+        maps: Tensor,
+        logits: Tensor,
+        chosen: Tensor,
+        biases: Tensor,
+    ) -> list[Explanation]:
+        probabilities = logits.softmax(1).gather(1, chosen)
+        # One copy to the host for the whole batch; class indices fit float32 exactly below 2^24.
+        parts = [maps, logits, probabilities, biases, chosen.float()]
+        packed = torch.cat([part.flatten(1) for part in parts], 1).cpu().numpy()
+        shapes = [tuple(part.shape[1:]) for part in parts]
+        columns = split_batch(packed, shapes)
+        return [
+            self._result(item, *(column[n] for column in columns)) for n, item in enumerate(batch)
+        ]
+
+    def _result(
+        self,
+        item: Prepared,
+        maps: NDArray[np.float32],
+        logits: NDArray[np.float32],
+        probabilities: NDArray[np.float32],
+        bias: NDArray[np.float32],
+        chosen: NDArray[np.float32],
+    ) -> Explanation:
+        indices = chosen.astype(np.int64)
+        return Explanation(
+            name=item.name,
+            image=item.image,
+            geometry=item.geometry,
+            # Copies, so that one result kept does not keep the whole batch.
+            maps=maps.copy(),
+            indices=indices,
+            labels=tuple(self.labels[index] for index in indices),
+            logits=logits[indices],
+            bias=bias.copy(),
+            probabilities=probabilities.copy(),
+            all_logits=logits.copy(),
+            model=self.network.name,
+            device=self.device,
+        )
+
+    def resolve(self, targets: Targets) -> list[int]:
+        """Class indices of targets given by index or label; empty for None.
+
+        Raises:
+            TargetError: One matches no class, or several.
+        """
+        if targets is None:
+            return []
+        if isinstance(targets, (int, str, np.integer)):
+            targets = [targets]
+        return [
+            resolve_target(target if isinstance(target, str) else int(target), self.labels)
+            for target in targets
+        ]
+
+    def explain(self, source: ImageSource, targets: Targets = None, topk: int = 1) -> Explanation:
+        """Explain one picture.
+
+        Args:
+            source: A path, bytes, file object, PIL image, array or tensor; see `read_image`.
+            targets: Classes by index or label; None for the `topk` best.
+            topk: How many, where `targets` is None.
+
+        Raises:
+            ImageError: The picture can't be read.
+            TargetError: A target matches no class, or several.
+        """
+        return self.explain_batch([source], targets, topk)[0]
+
+    def explain_batch(
+        self,
+        sources: Iterable[ImageSource],
+        targets: Targets = None,
+        topk: int = 1,
+        batch_size: int = BATCH_SIZE,
+    ) -> list[Explanation]:
+        """Explain pictures; those of one input shape share a forward pass.
+
+        Args:
+            sources: Pictures, each as for `explain`.
+            targets: Classes by index or label, the same for every picture; None for the best.
+            topk: How many, where `targets` is None.
+            batch_size: Most pictures to a forward pass.
+
+        Returns:
+            One result for each picture, in their order.
+
+        Raises:
+            ImageError: A picture can't be read.
+            TargetError: A target matches no class, or several.
+        """
+        if topk < 1 or batch_size < 1:
+            raise ValueError("topk and batch_size must be 1 or more")
+        chosen = self.resolve(targets)
+        prepared = [self.prepare(source) for source in sources]
+        results: dict[int, Explanation] = {}
+        for numbers in same_shape(prepared, batch_size):
+            batch = [prepared[number] for number in numbers]
+            indices = [chosen] * len(batch) if chosen else None
+            results |= zip(numbers, self.explain_indices(batch, indices, topk), strict=True)
+        return [results[number] for number in range(len(prepared))]
+
+    def describe(self) -> dict[str, Any]:
+        """The JSON record of the model."""
+        head = self.head
+        return {
+            "name": self.network.name,
+            "weights": self.network.weights,
+            "sha256": self.network.sha256,
+            "classes": head.classes,
+            "head": {
+                "kind": head.kind,
+                "features": head.features,
+                "channels": head.channels,
+                "exact": head.exact,
+                "max_error": head.max_error,
+            },
+        }
+
+
+def _class_maps(features: Tensor, weight: Tensor | None, chosen: Tensor) -> Tensor:
+    """Maps [N,K,h,w] of the classes `chosen` [N,K], in one contraction."""
+    if weight is None:
+        where = chosen[:, :, None, None].expand(-1, -1, *features.shape[2:])
+        return features.float().gather(1, where)
+    if bool((chosen == chosen[:1]).all()):
+        return class_activation_map(features, weight[chosen[0]])
+    return class_activation_map(features, weight[chosen])
+
+
+def same_shape(prepared: Sequence[Prepared], batch_size: int) -> Iterator[list[int]]:
+    """Numbers of pictures whose inputs have one shape, at most `batch_size` at a time."""
+    shapes: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for number, item in enumerate(prepared):
+        shapes[item.geometry.input].append(number)
+    for numbers in shapes.values():
+        for start in range(0, len(numbers), batch_size):
+            yield numbers[start : start + batch_size]
+
+
+def load(
+    model: str | os.PathLike[str] | nn.Module = "auto",
+    weights: str | os.PathLike[str] | None = None,
+    labels: Labels = None,
+    device: str = "auto",
+    dtype: str = "float32",
+    fit: Fit = "whole",
+    size: int | None = None,
+) -> CamModel:
+    """Load a network and find the head that its class activation maps come from.
+
+    Args:
+        model: "auto" (ResNet-50 if its weights are on this machine, else the embedded network),
+            an architecture of torchvision ("resnet50") or "timm/NAME", "gapnet", the path of a
+            checkpoint, or a module, which is left as it is.
+        weights: None for the published default, a published entry's name ("IMAGENET1K_V1"),
+            "random", or a checkpoint (.pth, .pt, .safetensors).
+        labels: One for each class, or a file: one a line, or JSON.
+        device: "auto" takes CUDA, then MPS, then the CPU; a module stays where it is.
+        dtype: Number format of the body: "float32" (never TF32), "bfloat16" or "float16".
+        fit: "whole": the whole picture, aspect kept; "crop": as the weights were evaluated;
+            "squash": square, aspect lost.
+        size: Side of the input in pixels; None for that of the weights.
+
+    Raises:
+        ModelError: The network can't be had, or is not what was asked.
+        HeadError: Its head gives no exact class maps; says what was found.
+    """
+    return CamModel(load_network(model, weights), labels, device, dtype, fit, size)

@@ -1,0 +1,18 @@
+"""Reading any picture safely, and how it lies under the network's input."""
+
+from __future__ import annotations
+
+from camtool.images.geometry import FITS, Fit, Geometry, geometry_of, prepare
+from camtool.images.read import MAX_PIXELS, ImageError, display_name, read_image
+
+__all__ = [
+    "FITS",
+    "MAX_PIXELS",
+    "Fit",
+    "Geometry",
+    "ImageError",
+    "display_name",
+    "geometry_of",
+    "prepare",
+    "read_image",
+]

@@ -1,0 +1,150 @@
+"""How the network's input lies on the original picture: the one place that knows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+
+import numpy as np
+from PIL import Image
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from camtool.preprocessing import Preprocessing
+
+Fit: TypeAlias = Literal["whole", "crop", "squash"]
+Box: TypeAlias = tuple[float, float, float, float]
+
+FITS: tuple[Fit, ...] = get_args(Fit)
+
+MAX_ASPECT = 32
+"""`whole` keeps the aspect ratio of pictures up to 1:32; a longer side is squashed to that."""
+
+_RESAMPLING = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where the network's input lies on the original picture (after EXIF rotation).
+
+    Attributes:
+        fit: How the picture met the network.
+        size: (W, H) of the original picture, in pixels.
+        extent: (x0, y0, x1, y1) of what the network saw, in original pixels; fractional.
+        input: (height, width) of the network's input, in pixels.
+    """
+
+    fit: Fit
+    size: tuple[int, int]
+    extent: Box
+    input: tuple[int, int]
+
+    @property
+    def region(self) -> tuple[int, int, int, int]:
+        """`extent` in whole pixels, end-exclusive, inside the picture."""
+        width, height = self.size
+        x0, y0, x1, y1 = (round(value) for value in self.extent)
+        return max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)
+
+    @property
+    def _scale(self) -> tuple[float, float]:
+        x0, y0, x1, y1 = self.extent
+        return (x1 - x0) / self.input[1], (y1 - y0) / self.input[0]
+
+    def to_original(self, box: Sequence[float]) -> Box:
+        """A box in pixels of the network's input, in pixels of the original picture."""
+        sx, sy = self._scale
+        left, top = self.extent[:2]
+        return left + box[0] * sx, top + box[1] * sy, left + box[2] * sx, top + box[3] * sy
+
+    def to_input(self, box: Sequence[float]) -> Box:
+        """A box in original pixels, in pixels of the network's input; may reach outside it."""
+        sx, sy = self._scale
+        left, top = self.extent[:2]
+        return (
+            (box[0] - left) / sx,
+            (box[1] - top) / sy,
+            (box[2] - left) / sx,
+            (box[3] - top) / sy,
+        )
+
+    def cell(self, shape: tuple[int, int]) -> tuple[float, float]:
+        """(width, height) in original pixels of one cell of a feature map of `shape` (h, w)."""
+        x0, y0, x1, y1 = self.extent
+        return (x1 - x0) / shape[1], (y1 - y0) / shape[0]
+
+
+def whole_size(size: tuple[int, int], short: int, stride: int) -> tuple[int, int]:
+    """(height, width) of the input on which a picture of `size` (W, H) is seen whole.
+
+    The short side becomes `short`; the long side keeps the aspect ratio, rounded to the nearest
+    multiple of `stride`, so a folder of pictures gives few shapes.
+    """
+    width, height = size
+    ratio = min(max(width, height) / min(width, height), MAX_ASPECT)
+    long = max(short, round(short * ratio / stride) * stride)
+    return (long, short) if height > width else (short, long)
+
+
+def geometry_of(size: tuple[int, int], spec: Preprocessing, fit: Fit, stride: int = 32) -> Geometry:
+    """Where the input of a picture of `size` (W, H) lies under a fit mode.
+
+    `crop` follows torchvision's evaluation transform: the short side to `spec.resize` with the
+    long side truncated, then the centre cut at a rounded offset.
+
+    Raises:
+        ValueError: `fit` is not one of `FITS`.
+    """
+    width, height = size
+    everything = (0.0, 0.0, float(width), float(height))
+    if fit == "whole":
+        return Geometry(fit, size, everything, whole_size(size, spec.size, stride))
+    if fit == "squash":
+        return Geometry(fit, size, everything, (spec.size, spec.size))
+    if fit != "crop":
+        raise ValueError(f"fit must be one of {', '.join(FITS)}, not {fit!r}")
+    short = min(width, height)
+    resize = max(spec.resize, spec.size)
+    resized = tuple(int(resize * side / short) for side in size)
+    left, top = (round((side - spec.size) / 2.0) for side in resized)
+    sx, sy = width / resized[0], height / resized[1]
+    extent = (left * sx, top * sy, (left + spec.size) * sx, (top + spec.size) * sy)
+    return Geometry(fit, size, extent, (spec.size, spec.size))
+
+
+def prepare(
+    image: NDArray[np.uint8], spec: Preprocessing, fit: Fit, stride: int = 32
+) -> tuple[NDArray[np.uint8], Geometry]:
+    """Resize a picture to the network's input.
+
+    Args:
+        image: uint8 [H,W,3], RGB.
+        spec: What the network expects.
+        fit: How the picture meets the network.
+        stride: Input pixels to one cell of the last feature map, for `whole`.
+
+    Returns:
+        uint8 [h,w,3], RGB, not yet normalised, and the geometry that maps back.
+    """
+    height, width = image.shape[:2]
+    geometry = geometry_of((width, height), spec, fit, stride)
+    rows, columns = geometry.input
+    resized = Image.fromarray(image).resize(
+        (columns, rows), _RESAMPLING[spec.interpolation], box=_inside(geometry)
+    )
+    return np.asarray(resized), geometry
+
+
+def _inside(geometry: Geometry) -> Box:
+    """The extent, without the float rounding that Pillow would refuse as outside the picture."""
+    width, height = geometry.size
+    x0, y0, x1, y1 = geometry.extent
+    return max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height))

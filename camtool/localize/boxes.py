@@ -1,0 +1,205 @@
+"""Boxes and masks from a class activation map.
+
+A map is a float32 array [H, W] of signed evidence in logits, NaN where the network saw
+nothing. A pixel is kept when its evidence is positive and above a cut; the connected regions
+of kept pixels are the components, and a box is a component's extent.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+FloatMap = npt.NDArray[np.float32]
+BoolMap = npt.NDArray[np.bool_]
+Box = tuple[int, int, int, int]
+Method = Literal["max", "percentile", "otsu"]
+Choice = Literal["largest", "all"]
+
+ZHOU_THRESHOLD = 0.2
+OTSU_BINS = 256
+
+
+class Component(NamedTuple):
+    """One connected region of a thresholded map.
+
+    Attributes:
+        box: (x0, y0, x1, y1) in pixels of the map, end-exclusive.
+        share: Part of the whole map's positive evidence that lies inside the box, in [0, 1].
+        area: Number of pixels of the region itself.
+    """
+
+    box: Box
+    share: float
+    area: int
+
+
+def cut_value(
+    heatmap: FloatMap, threshold: float = ZHOU_THRESHOLD, method: Method = "max"
+) -> float:
+    """The evidence, in logits, that a pixel has to exceed to be kept; never below zero.
+
+    Args:
+        heatmap: [H, W], float32, logits; NaN marks pixels that the network did not see.
+        threshold: For "max" the fraction of the map's maximum (Zhou et al. 2016, section 3.2:
+            0.2), for "percentile" the fraction of the seen pixels that are dropped; both in
+            [0, 1]. "otsu" does not use it.
+        method: "max", "percentile", or "otsu" (Otsu 1979: the cut that separates the positive
+            part of the map into two classes of greatest between-class variance).
+
+    Raises:
+        ValueError: If the threshold lies outside [0, 1], the method is unknown, or the map is
+            not two-dimensional or holds an infinity.
+    """
+    values = _checked(heatmap)
+    values = values[~np.isnan(values)]
+    if not 0.0 <= threshold <= 1.0:
+        raise ValueError(f"threshold must lie in [0, 1], got {threshold}")
+    if method not in ("max", "percentile", "otsu"):
+        raise ValueError(f"unknown method {method!r}: use 'max', 'percentile' or 'otsu'")
+    if values.size == 0 or values.max() <= 0:
+        return 0.0
+    if method == "max":
+        cut = threshold * float(values.max())
+    elif method == "percentile":
+        cut = float(np.quantile(values, threshold))
+    else:
+        cut = _otsu(np.maximum(values, 0))
+    # Rounded to the map's own type, so that every comparison is made in float32.
+    return max(0.0, float(np.float32(cut)))
+
+
+def components_from_map(
+    heatmap: FloatMap,
+    threshold: float = ZHOU_THRESHOLD,
+    *,
+    method: Method = "max",
+    connectivity: Literal[4, 8] = 8,
+    components: Choice = "all",
+) -> list[Component]:
+    """The connected regions above the cut, largest area first.
+
+    Regions of equal area are ordered from top to bottom, then from left to right. A map
+    without positive evidence has none. Arguments and errors as in `mask_from_map`.
+    """
+    values = _checked(heatmap)
+    _, stats = _label(values > cut_value(values, threshold, method), connectivity)
+    stats = stats[_order(stats)]
+    if components == "largest":
+        stats = stats[:1]
+    boxes = np.stack(
+        [stats[:, 0], stats[:, 1], stats[:, 0] + stats[:, 2], stats[:, 1] + stats[:, 3]], axis=1
+    )
+    shares = positive_shares(values, boxes)
+    return [
+        Component((x0, y0, x1, y1), share, area)
+        for (x0, y0, x1, y1), share, area in zip(
+            boxes.tolist(), shares.tolist(), stats[:, 4].tolist(), strict=True
+        )
+    ]
+
+
+def boxes_from_map(
+    heatmap: FloatMap,
+    threshold: float = ZHOU_THRESHOLD,
+    *,
+    method: Method = "max",
+    connectivity: Literal[4, 8] = 8,
+    components: Choice = "all",
+) -> list[Box]:
+    """The boxes (x0, y0, x1, y1), end-exclusive, of `components_from_map`, largest area first."""
+    found = components_from_map(
+        heatmap, threshold, method=method, connectivity=connectivity, components=components
+    )
+    return [component.box for component in found]
+
+
+def mask_from_map(
+    heatmap: FloatMap,
+    threshold: float = ZHOU_THRESHOLD,
+    *,
+    method: Method = "max",
+    connectivity: Literal[4, 8] = 8,
+    components: Choice = "all",
+) -> BoolMap:
+    """The kept pixels as a mask.
+
+    Args:
+        heatmap: [H, W], float32, logits; NaN marks pixels that the network did not see.
+        threshold: As in `cut_value`.
+        method: As in `cut_value`.
+        connectivity: 8 joins diagonal neighbours, 4 does not.
+        components: "all" regions, or only the "largest" one.
+
+    Returns:
+        Mask [H, W], bool.
+
+    Raises:
+        ValueError: As `cut_value`, or if connectivity or components is none of the above.
+    """
+    values = _checked(heatmap)
+    mask: BoolMap = values > cut_value(values, threshold, method)
+    if components == "all":
+        return mask
+    labels, stats = _label(mask, connectivity)
+    if len(stats) == 0:
+        return mask
+    return np.asarray(labels == _order(stats)[0] + 1)
+
+
+def positive_shares(heatmap: FloatMap, boxes: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Part of the map's positive evidence inside each box.
+
+    Args:
+        heatmap: [H, W], float32; NaN counts as no evidence.
+        boxes: [N, 4], integers (x0, y0, x1, y1) inside the map, end-exclusive.
+
+    Returns:
+        [N], float64, in [0, 1]; zeros if the map has no positive evidence.
+    """
+    positive = np.maximum(np.nan_to_num(heatmap, nan=0.0), 0).astype(np.float32)
+    table = cv2.integral(positive, sdepth=cv2.CV_64F)
+    x0, y0, x1, y1 = np.asarray(boxes, dtype=np.int64).reshape(-1, 4).T
+    inside = table[y1, x1] - table[y0, x1] - table[y1, x0] + table[y0, x0]
+    total = float(table[-1, -1])
+    return np.asarray(inside / total if total > 0 else np.zeros(len(x0)), dtype=np.float64)
+
+
+def _checked(heatmap: FloatMap) -> FloatMap:
+    values = np.asarray(heatmap, dtype=np.float32)
+    if values.ndim != 2 or values.size == 0:
+        raise ValueError(f"a map has two dimensions and at least one pixel, got {values.shape}")
+    if np.isinf(values).any():
+        raise ValueError("the map holds an infinity")
+    return values
+
+
+def _label(mask: BoolMap, connectivity: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+    """Labels [H, W] from 1 on, and rows (left, top, width, height, area) without background."""
+    if connectivity not in (4, 8):
+        raise ValueError(f"connectivity must be 4 or 8, got {connectivity}")
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(
+        mask.astype(np.uint8), connectivity=connectivity
+    )
+    return np.asarray(labels, dtype=np.int32), np.asarray(stats[1:], dtype=np.int32)
+
+
+def _order(stats: npt.NDArray[np.int32]) -> npt.NDArray[np.intp]:
+    return np.lexsort((stats[:, 0], stats[:, 1], -stats[:, 4]))
+
+
+def _otsu(positive: FloatMap) -> float:
+    """Otsu's threshold of values in [0, max], from a histogram of 256 bins."""
+    counts, edges = np.histogram(positive, bins=OTSU_BINS, range=(0.0, float(positive.max())))
+    centres = (edges[:-1] + edges[1:]) / 2
+    below = np.cumsum(counts)[:-1]
+    above = positive.size - below
+    mass = np.cumsum(counts * centres)
+    valid = (below > 0) & (above > 0)
+    below, above = np.where(valid, below, 1), np.where(valid, above, 1)
+    gap = mass[:-1] / below - (mass[-1] - mass[:-1]) / above
+    variance = np.where(valid, below * above * gap**2, -1.0)
+    return float(edges[1:-1][int(np.argmax(variance))])

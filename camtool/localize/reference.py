@@ -1,0 +1,279 @@
+"""Figures that can stand beside published tables: the choices of Choe et al. 2020's code.
+
+"Evaluating Weakly Supervised Object Localization Methods Right" (CVPR 2020) published its
+evaluation along with the metrics. These functions give its numbers digit for digit, roundings
+included: maps are resized with a cubic filter to 224 x 224, stretched to [0, 1] and cut down to
+256 levels; true boxes are scaled to 224 x 224 and truncated; found boxes end beyond their last
+pixel (but not on the map's border), while the overlap counts both end pixels; the contours of
+holes count as objects where all contours do; no contour is the box of the first pixel.
+
+`metrics` measures the same without the roundings and is the default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from camtool.localize.overlap import Floats, box_iou
+
+REFERENCE_SIDE = 224
+REFERENCE_IOUS = (30, 50, 70)
+REFERENCE_STEP = 0.001
+IGNORED = 255
+_TOP = 255
+
+
+def reference_map(cam: npt.NDArray[Any]) -> Floats:
+    """A map as the reference evaluates it.
+
+    Args:
+        cam: [h, w], any real type, at feature resolution.
+
+    Returns:
+        [224, 224], float64: resized with a cubic filter, then min-max normalised; all zeros for
+        a constant map or one that holds NaN.
+    """
+    side = (REFERENCE_SIDE, REFERENCE_SIDE)
+    resized = cv2.resize(cam.astype(np.float64), side, interpolation=cv2.INTER_CUBIC)
+    if np.isnan(resized).any() or resized.min() == resized.max():
+        return np.zeros_like(resized)
+    resized = resized - resized.min()
+    return np.asarray(resized / resized.max())
+
+
+def reference_thresholds(step: float = REFERENCE_STEP) -> Floats:
+    """Thresholds from 0 up to, not including, 1."""
+    return np.arange(0, 1, step)
+
+
+def reference_true_boxes(
+    boxes: npt.ArrayLike, size: tuple[int, int], side: int = REFERENCE_SIDE
+) -> npt.NDArray[np.int64]:
+    """True boxes scaled to the square map and truncated.
+
+    Args:
+        boxes: [M, 4], integers (x0, y0, x1, y1) in pixels of the image.
+        size: (width, height) of the image.
+        side: Side of the map.
+
+    Raises:
+        ValueError: If a box has a negative coordinate or an end before its start.
+    """
+    values = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+    if (values < 0).any() or (values[:, 2:] < values[:, :2]).any():
+        raise ValueError(f"not boxes (x0, y0, x1, y1) from 0 on: {values.tolist()}")
+    scale = np.array([*size, *size], dtype=np.float64)
+    # Multiplied before it is divided, or the truncation may come out one lower.
+    return (values * side / scale).astype(np.int64)
+
+
+def reference_boxes(
+    scoremap: Floats, thresholds: Sequence[float] | Floats, *, all_contours: bool = False
+) -> list[npt.NDArray[np.int64]]:
+    """Boxes found at each threshold.
+
+    Args:
+        scoremap: [H, W], float64, in [0, 1].
+        thresholds: [T], fractions of the map's maximum.
+        all_contours: The boxes of all contours instead of that of greatest contour area.
+
+    Returns:
+        A list of T arrays [N, 4], N at least 1.
+
+    Raises:
+        ValueError: If the map is not two-dimensional or leaves [0, 1].
+    """
+    image = _image(scoremap)
+    used = np.unique(image)
+    cuts = (np.asarray(thresholds, dtype=np.float64) * int(image.max())).astype(np.int64)
+    # Between two values that occur, every cut keeps the same pixels.
+    kept = np.searchsorted(used, cuts, side="right")
+    by_kept = {
+        int(number): _contour_boxes(image, int(cuts[kept == number][0]), all_contours)
+        for number in np.unique(kept)
+    }
+    return [by_kept[int(number)] for number in kept]
+
+
+def _image(scoremap: Floats) -> npt.NDArray[np.uint8]:
+    values = np.asarray(scoremap, dtype=np.float64)
+    if values.ndim != 2 or not ((values >= 0) & (values <= 1)).all():
+        raise ValueError("a reference map has two dimensions and lies in [0, 1] throughout")
+    return (values * _TOP).astype(np.uint8)
+
+
+def _contour_boxes(
+    image: npt.NDArray[np.uint8], cut: int, all_contours: bool
+) -> npt.NDArray[np.int64]:
+    _, binary = cv2.threshold(image, cut, _TOP, cv2.THRESH_BINARY)
+    contours = cv2.findContours(binary, cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)[-2]
+    if len(contours) == 0:
+        return np.zeros((1, 4), dtype=np.int64)
+    if not all_contours:
+        contours = [max(contours, key=cv2.contourArea)]
+    boxes = np.array([cv2.boundingRect(contour) for contour in contours], dtype=np.int64)
+    boxes[:, 2:] += boxes[:, :2]
+    height, width = image.shape
+    boxes[:, 2:] = np.minimum(boxes[:, 2:], [width - 1, height - 1])
+    return boxes
+
+
+class ReferenceBoxAcc:
+    """MaxBoxAcc and MaxBoxAccV2 with the published roundings.
+
+    Args:
+        all_contours: False for MaxBoxAcc, true for MaxBoxAccV2 (Choe et al. 2020, extended
+            version, section 3.3: any of the boxes may match).
+        thresholds: [T]; by default steps of 0.001.
+        ious: Overlaps that count as found, in percent.
+    """
+
+    def __init__(
+        self,
+        *,
+        all_contours: bool,
+        thresholds: Floats | None = None,
+        ious: Sequence[int] = REFERENCE_IOUS,
+    ) -> None:
+        self.all_contours = all_contours
+        self.thresholds = reference_thresholds() if thresholds is None else thresholds
+        self.ious = tuple(ious)
+        self.correct = np.zeros((len(self.ious), len(self.thresholds)), dtype=np.int64)
+        self.count = 0
+
+    def update(self, scoremap: Floats, boxes: npt.ArrayLike, size: tuple[int, int]) -> Floats:
+        """Add an image.
+
+        Args:
+            scoremap: [224, 224], as `reference_map` returns it.
+            boxes: [M, 4], true boxes in pixels of the image.
+            size: (width, height) of the image.
+
+        Returns:
+            [T], the best overlap at each threshold.
+
+        Raises:
+            ValueError: If there is no true box, or one that is none.
+        """
+        true = reference_true_boxes(boxes, size)
+        if len(true) == 0:
+            raise ValueError("an image without true boxes has no box accuracy")
+        overlaps: dict[int, float] = {}
+        found = reference_boxes(scoremap, self.thresholds, all_contours=self.all_contours)
+        best = np.empty(len(found))
+        for index, candidates in enumerate(found):
+            key = id(candidates)
+            if key not in overlaps:
+                overlaps[key] = float(box_iou(candidates, true, closed=True).max())
+            best[index] = overlaps[key]
+        for row, iou in enumerate(self.ious):
+            self.correct[row] += best >= iou / 100
+        self.count += 1
+        return best
+
+    def curves(self) -> Floats:
+        """Accuracy in percent, [len(ious), T].
+
+        Raises:
+            ValueError: If no image was added.
+        """
+        if self.count == 0:
+            raise ValueError("no image was evaluated")
+        return np.asarray(self.correct * 100.0 / float(self.count), dtype=np.float64)
+
+    def max_box_acc(self, iou: int = 50) -> float:
+        """The accuracy, in percent, at the best threshold for one overlap."""
+        return float(self.curves()[self.ious.index(iou)].max())
+
+    def max_box_acc_v2(self) -> float:
+        """The mean over all overlaps of the accuracy, in percent, at each one's best threshold."""
+        return float(np.average(self.curves().max(axis=1)))
+
+
+class ReferencePxAP:
+    """Pixel average precision with the published bins.
+
+    Args:
+        thresholds: [T], ascending from 0; by default steps of 0.001.
+    """
+
+    def __init__(self, thresholds: Floats | None = None) -> None:
+        self.thresholds = reference_thresholds() if thresholds is None else thresholds
+        self._edges = np.append(self.thresholds, [1.0, 2.0, 3.0])
+        self._object = np.zeros(len(self._edges) - 1)
+        self._rest = np.zeros(len(self._edges) - 1)
+
+    def update(self, scoremap: Floats, mask: npt.NDArray[np.uint8]) -> None:
+        """Add an image.
+
+        Args:
+            scoremap: [H, W], float64, in [0, 1].
+            mask: [H, W], 1 in the object, 0 outside, 255 where neither counts.
+
+        Raises:
+            ValueError: If the shapes differ or the map leaves [0, 1].
+        """
+        values = np.asarray(scoremap, dtype=np.float64)
+        if values.shape != mask.shape or not ((values >= 0) & (values <= 1)).all():
+            raise ValueError("map and mask must agree in shape, and the map lie in [0, 1]")
+        self._object += np.histogram(values[mask == 1], bins=self._edges)[0]
+        self._rest += np.histogram(values[mask == 0], bins=self._edges)[0]
+
+    def curve(self) -> tuple[Floats, Floats]:
+        """Precision and recall, from the highest threshold to the lowest; NaN without pixels."""
+        true, false = self._object[::-1].cumsum(), self._rest[::-1].cumsum()
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return true / (true + false), true / self._object.sum()
+
+    def result(self) -> float:
+        """PxAP in percent: the sum of precision times gain in recall (Choe et al. 2020, 3.3).
+
+        Raises:
+            ValueError: If no pixel of any object was seen.
+        """
+        if self._object.sum() <= 0:
+            raise ValueError("no pixel of an object was evaluated")
+        precision, recall = self.curve()
+        gains = precision[1:] * np.diff(recall)
+        return float(gains[~np.isnan(precision[1:])].sum() * 100)
+
+
+def reference_mask(
+    masks: Sequence[Path], ignore: Path | None, side: int = REFERENCE_SIDE
+) -> npt.NDArray[np.uint8]:
+    """The mask of an image from the files of its objects.
+
+    Args:
+        masks: Grey pictures, above 0 in the object; the object is in any of them.
+        ignore: A picture of the region that does not count, except where the object is.
+        side: Side of the result.
+
+    Returns:
+        [side, side], uint8: 1 in the object, 255 ignored, 0 elsewhere.
+
+    Raises:
+        OSError: If a file can't be read as a picture.
+    """
+    inside = np.zeros((side, side), dtype=bool)
+    for path in masks:
+        inside |= _grey(path, side) > 0
+    result = inside.astype(np.uint8)
+    if ignore is not None:
+        result[(_grey(ignore, side) > 0) & ~inside] = IGNORED
+    return result
+
+
+def _grey(path: Path, side: int) -> npt.NDArray[np.uint8]:
+    data = np.frombuffer(path.read_bytes(), dtype=np.uint8)
+    picture = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) if data.size else None
+    if picture is None:
+        raise OSError(f"{path} is not a picture")
+    return np.asarray(
+        cv2.resize(picture, (side, side), interpolation=cv2.INTER_NEAREST), dtype=np.uint8
+    )

@@ -1,0 +1,123 @@
+"""The embedded network: a small residual network that ends in GAP and one linear layer.
+
+The residual block is the basic block of He et al., "Deep Residual Learning for Image
+Recognition" (2016), section 3, with the average-pooled shortcut of He et al., "Bag of Tricks"
+(2019), section 4.2 (ResNet-D). Nothing stands between the pooled features and the classifier, so
+class activation maps (Zhou et al. 2016, equation 2) are exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+STRIDE = 8
+"""Input pixels per cell of the last feature map, in both directions."""
+
+
+def _conv_bn(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:
+    """A convolution without bias, padded to keep ``size / stride``, and its batch norm."""
+    padding = (kernel - 1) // 2
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, kernel, stride, padding, bias=False), nn.BatchNorm2d(outputs)
+    )
+
+
+def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Module:
+    """The identity where shapes agree, else pooling and a 1x1 projection."""
+    if inputs == outputs and stride == 1:
+        return nn.Identity()
+    projection = _conv_bn(inputs, outputs, kernel=1)
+    return nn.Sequential(nn.AvgPool2d(stride), projection) if stride > 1 else projection
+
+
+class Residual(nn.Module):
+    """Two 3x3 convolutions with batch norm, added to a shortcut; ReLU last.
+
+    Args:
+        inputs: Channels of the input.
+        outputs: Channels of the output.
+        stride: Stride of the first convolution and of the shortcut.
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+        super().__init__()
+        self.first = _conv_bn(inputs, outputs, 3, stride)
+        self.second = _conv_bn(outputs, outputs, 3)
+        self.shortcut = _shortcut(inputs, outputs, stride)
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map float ``[N, inputs, H, W]`` to ``[N, outputs, H / stride, W / stride]``, >= 0."""
+        y: torch.Tensor = self.second(self.relu(self.first(x)))
+        y = y + self.shortcut(x)
+        return torch.relu_(y)
+
+
+class GapNet(nn.Module):
+    """A residual network of stride 8, global average pooling and one linear layer.
+
+    Attributes:
+        features: The body, float ``[N, 3, H, W]`` to non-negative ``[N, C, H // 8, W // 8]``.
+        pool: Global average pooling.
+        fc: The classifier, ``C`` to ``classes``.
+
+    Args:
+        widths: Channels of the stem and of each stage; at least three numbers.
+        blocks: Residual blocks in each stage, one number fewer than ``widths``. The stem and the
+            first two stages halve the resolution, later stages keep it.
+        classes: Number of classes.
+
+    Raises:
+        ValueError: If the lengths do not fit, or a number is not positive.
+    """
+
+    def __init__(self, widths: Sequence[int], blocks: Sequence[int], classes: int) -> None:
+        super().__init__()
+        _check(widths, blocks, classes)
+        layers: list[nn.Module] = [_conv_bn(3, widths[0], kernel=4, stride=2), nn.ReLU(True)]
+        for stage, count in enumerate(blocks):
+            inputs, outputs = widths[stage], widths[stage + 1]
+            layers.append(Residual(inputs, outputs, stride=2 if stage < 2 else 1))
+            layers += [Residual(outputs, outputs) for _ in range(count - 1)]
+        self.features = nn.Sequential(*layers)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(widths[-1], classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map normalised images, float ``[N, 3, H, W]``, to logits ``[N, classes]``."""
+        logits: torch.Tensor = self.fc(self.pool(self.features(x)).flatten(1))
+        return logits
+
+
+def _check(widths: Sequence[int], blocks: Sequence[int], classes: int) -> None:
+    if len(blocks) < 2 or len(widths) != len(blocks) + 1:
+        raise ValueError(
+            f"gapnet needs two stages or more, and one width more than stages; "
+            f"got {len(widths)} widths and {len(blocks)} stages"
+        )
+    if min(*widths, *blocks, classes) < 1:
+        raise ValueError("widths, blocks and classes must be positive")
+
+
+def gapnet(
+    widths: Sequence[int] = (32, 128, 256),
+    blocks: Sequence[int] = (2, 3),
+    classes: int = 200,
+) -> GapNet:
+    """Build an untrained :class:`GapNet`; the defaults are those of the embedded weights.
+
+    Args:
+        widths: Channels of the stem and of each stage.
+        blocks: Residual blocks in each stage.
+        classes: Number of classes.
+
+    Returns:
+        The network, in training mode, with torch's default initialisation.
+
+    Raises:
+        ValueError: If ``widths`` and ``blocks`` do not fit together.
+    """
+    return GapNet(widths, blocks, classes)

@@ -1,0 +1,248 @@
+"""The panel: the picture, its overlays with label, probability, logit and boxes, colour bars."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageOps
+
+from . import legend, text
+from .overlay import NO_EVIDENCE, Look, Scale
+
+_MARGIN = 32
+_GAP = 28
+_TITLE, _LABEL, _BODY = 26, 20, 16
+_LONG_SIDE = 480
+_SHORT_SIDE = 96
+_LONGEST_SIDE = 1200
+_CELL_WIDTH = 250
+_CONTENT_WIDTH = 520
+_ASPECT = 1.6
+_HAIRLINE = (214, 214, 218)
+_BOX_WIDTH = 1 / 200
+
+
+@dataclass(frozen=True, eq=False)
+class Tile:
+    """One map of the panel.
+
+    Attributes:
+        image: uint8 [H, W, 3], the overlay at the picture's size, without boxes.
+        label: Name of the class.
+        probability: 0 to 1, or None where the network gives none.
+        logit: The score that the map adds up to.
+        boxes: (x0, y0, x1, y1) in pixels of the picture, end-exclusive.
+        scale: Logits at the ends of the colour bar.
+        rank: Place among the classes, from 1, or None.
+        peak: Largest evidence of this map in logits; with it, a map without evidence is named
+            as such also on a scale that it shares with others.
+    """
+
+    image: NDArray[np.uint8]
+    label: str
+    probability: float | None
+    logit: float
+    boxes: Sequence[tuple[int, int, int, int]]
+    scale: Scale
+    rank: int | None
+    peak: float | None = None
+
+    @property
+    def empty(self) -> bool:
+        """Whether the map holds no evidence to show."""
+        return self.scale.empty or (self.peak is not None and self.peak <= NO_EVIDENCE)
+
+
+def draw_boxes(
+    image: NDArray[np.uint8], boxes: Sequence[tuple[int, int, int, int]]
+) -> NDArray[np.uint8]:
+    """Draw boxes as white lines between dark ones, which show on any background.
+
+    The lines lie inside the boxes and grow with the picture.
+
+    Args:
+        image: uint8 [H, W, 3].
+        boxes: (x0, y0, x1, y1) in pixels, end-exclusive.
+
+    Returns:
+        uint8 [H, W, 3], a copy.
+    """
+    canvas = Image.fromarray(image)
+    draw = ImageDraw.Draw(canvas)
+    white = max(1, round(_BOX_WIDTH * math.sqrt(canvas.width * canvas.height)))
+    dark = max(1, white // 2)
+    for box in boxes:
+        _frame(draw, box, 0, white + 2 * dark, text.INK)
+        _frame(draw, box, dark, white, text.WHITE)
+    return np.array(canvas)
+
+
+def panel(
+    picture: NDArray[np.uint8],
+    tiles: Sequence[Tile],
+    look: Look,
+    *,
+    title: str,
+    footer: str = "",
+) -> Image.Image:
+    """Lay out a picture and its overlays on a white sheet.
+
+    Args:
+        picture: uint8 [H, W, 3], of any size and aspect.
+        tiles: The overlays, best first.
+        look: The display that the overlays were painted with.
+        title: Headline, usually the file's name.
+        footer: Small print, broken into lines as needed.
+
+    Returns:
+        RGB image.
+    """
+    height, width = picture.shape[:2]
+    size = _tile_size(width, height)
+    cell_width = max(_CELL_WIDTH, size[0] + 2)
+    cells = [_picture_cell(picture, tiles, look, size, cell_width)]
+    cells += [_tile_cell(tile, look, size, cell_width) for tile in tiles]
+    grid = _grid(cells)
+    content = max(_CONTENT_WIDTH, grid.width)
+    shown = text.elide(title, _TITLE, content, middle=True)
+    head = text.line([(shown, text.INK)], _TITLE, content)
+    small = text.wrap(footer, legend.SIZE, content)
+    foot = [text.line([(part, text.GREY)], legend.SIZE, content) for part in small]
+    sheet = _stack([head, _space(16), grid, *([_space(20)] if foot else []), *foot])
+    return ImageOps.expand(sheet, _MARGIN, text.WHITE)
+
+
+def _picture_cell(
+    picture: NDArray[np.uint8],
+    tiles: Sequence[Tile],
+    look: Look,
+    size: tuple[int, int],
+    width: int,
+) -> Image.Image:
+    height_px, width_px = picture.shape[:2]
+    blocks = [
+        _framed(_resample(picture, size)),
+        _space(8),
+        text.line([("Picture", text.INK)], _LABEL, width),
+        text.line([(f"{width_px} x {height_px} pixels", text.GREY)], _BODY, width),
+    ]
+    if tiles:
+        blocks += [_space(8), *_legend(tiles, look, width)]
+    return _stack(blocks)
+
+
+def _legend(tiles: Sequence[Tile], look: Look, width: int) -> list[Image.Image]:
+    """Explain the colours; a bar that all tiles have in common stands here once."""
+    said = [s for note in legend.notes(look) for s in text.wrap(note, legend.SIZE, width)]
+    lines = [text.line([(s, text.GREY)], legend.SIZE, width) for s in said]
+    if look.normalize == "image":
+        return lines
+    common = max((tile.scale for tile in tiles), key=lambda scale: scale.high)
+    return [legend.bar(look, common, width), _space(4), *lines]
+
+
+def _tile_cell(tile: Tile, look: Look, size: tuple[int, int], width: int) -> Image.Image:
+    image = draw_boxes(_resample(tile.image, size), _scaled(tile.boxes, tile.image, size))
+    rank = [(f"{tile.rank}", text.GREY)] if tile.rank is not None else []
+    odds = [(text.percent(tile.probability), text.INK)] if tile.probability is not None else []
+    blocks = [
+        _framed(image),
+        _space(8),
+        text.line([*rank, (tile.label, text.INK)], _LABEL, width),
+        text.line([*odds, (f"logit {tile.logit:.2f}", text.GREY)], _BODY, width),
+    ]
+    if tile.empty:
+        nothing = "no evidence" if look.signed else "no positive evidence"
+        blocks += [_space(8), text.line([(nothing, text.GREY)], legend.SIZE, width)]
+    elif look.normalize == "image":
+        blocks += [_space(8), legend.bar(look, tile.scale, width)]
+    return _stack(blocks)
+
+
+def _tile_size(width: int, height: int) -> tuple[int, int]:
+    """Fit the long side; a very narrow picture may grow until its short side can be seen."""
+    long, short = max(width, height), min(width, height)
+    scale = max(_LONG_SIDE / long, min(_SHORT_SIDE / short, _LONGEST_SIDE / long))
+    if scale > 2:
+        scale = math.floor(scale)
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def _resample(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Resize; the pixels of a tiny picture stay visible as squares."""
+    enlarged = size[0] >= 2 * image.shape[1]
+    method = Image.Resampling.NEAREST if enlarged else Image.Resampling.LANCZOS
+    return np.asarray(Image.fromarray(image).resize(size, method, reducing_gap=3.0))
+
+
+def _scaled(
+    boxes: Sequence[tuple[int, int, int, int]], image: NDArray[np.uint8], size: tuple[int, int]
+) -> list[tuple[int, int, int, int]]:
+    across, down = size[0] / image.shape[1], size[1] / image.shape[0]
+    return [
+        (round(x0 * across), round(y0 * down), round(x1 * across), round(y1 * down))
+        for x0, y0, x1, y1 in boxes
+    ]
+
+
+def _frame(
+    draw: ImageDraw.ImageDraw,
+    box: tuple[int, int, int, int],
+    inset: int,
+    width: int,
+    colour: text.Colour,
+) -> None:
+    x0, y0, x1, y1 = box
+    corners = (x0 + inset, y0 + inset, x1 - 1 - inset, y1 - 1 - inset)
+    if corners[0] <= corners[2] and corners[1] <= corners[3]:
+        draw.rectangle(corners, outline=colour, width=width)
+
+
+def _grid(cells: Sequence[Image.Image]) -> Image.Image:
+    width = max(cell.width for cell in cells)
+    columns = _columns(len(cells), width, max(cell.height for cell in cells))
+    rows = [_row(cells[i : i + columns], width) for i in range(0, len(cells), columns)]
+    spaced = [block for row in rows for block in (_space(_GAP), row)]
+    return _stack(spaced[1:])
+
+
+def _columns(count: int, width: int, height: int) -> int:
+    """Choose the columns that bring the sheet near a page's aspect and leave few cells empty."""
+
+    def penalty(columns: int) -> float:
+        rows = math.ceil(count / columns)
+        empty = 1 - count / (rows * columns)
+        return abs(math.log(columns * width / (rows * height) / _ASPECT)) + 2 * empty
+
+    return min(range(1, count + 1), key=penalty)
+
+
+def _row(cells: Sequence[Image.Image], width: int) -> Image.Image:
+    pitch = width + _GAP
+    height = max(cell.height for cell in cells)
+    row = Image.new("RGB", (pitch * len(cells) - _GAP, height), text.WHITE)
+    for column, cell in enumerate(cells):
+        row.paste(cell, (column * pitch, 0))
+    return row
+
+
+def _stack(blocks: Sequence[Image.Image]) -> Image.Image:
+    width = max(block.width for block in blocks)
+    sheet = Image.new("RGB", (width, sum(block.height for block in blocks)), text.WHITE)
+    top = 0
+    for block in blocks:
+        sheet.paste(block, (0, top))
+        top += block.height
+    return sheet
+
+
+def _framed(image: NDArray[np.uint8]) -> Image.Image:
+    return ImageOps.expand(Image.fromarray(image), 1, _HAIRLINE)
+
+
+def _space(height: int) -> Image.Image:
+    return Image.new("RGB", (1, height), text.WHITE)

@@ -1,0 +1,214 @@
+"""Where the network looks for a class, on average over a folder.
+
+Every map is reduced to its *evidence*: the positive part, divided by its sum, laid on a fixed
+grid over the whole picture. Evidence grids of pictures of any size can be added up, so a class
+costs the same memory whether it has ten pictures or a million.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+GRID = 16
+
+Floats = npt.NDArray[np.float64]
+Region = tuple[float, float, float, float]
+
+
+@lru_cache(maxsize=4096)
+def overlap(cells: int, start: float, stop: float, bins: int) -> Floats:
+    """Resampling matrix that keeps the total: part of each source cell in each target bin.
+
+    Args:
+        cells: number of equal source cells, laid on [start, stop].
+        start: left end of the source, in units of the whole target (0 is its left end).
+        stop: right end of the source, 1 is the target's right end; ``start < stop``.
+        bins: number of equal target bins, laid on [0, 1].
+
+    Returns:
+        float64 [bins, cells]; a column sums to 1 where its cell lies inside [0, 1].
+    """
+    source = np.linspace(start, stop, cells + 1)
+    target = np.linspace(0.0, 1.0, bins + 1)
+    right = np.minimum(target[1:, None], source[None, 1:])
+    left = np.maximum(target[:-1, None], source[None, :-1])
+    matrix: Floats = np.maximum(right - left, 0.0) / (source[1:] - source[:-1])
+    matrix.flags.writeable = False
+    return matrix
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Where one map's positive evidence lies.
+
+    Attributes:
+        grid: float64 [GRID, GRID], share of the positive evidence in each cell of a fixed grid
+            over the whole picture, summing to 1; None where the map has no positive value.
+        border: whether the highest cell of the map touches the map's edge.
+        border_chance: part of the map's cells that touch the edge, in (0, 1].
+    """
+
+    grid: Floats | None
+    border: bool
+    border_chance: float
+
+
+def evidence(heatmap: npt.ArrayLike, region: Region, size: tuple[int, int]) -> Evidence:
+    """Reduce a map to where its positive evidence lies.
+
+    Args:
+        heatmap: [h, w], signed, in logits; NaN counts as no evidence.
+        region: (x0, y0, x1, y1) in picture pixels that the map covers, end-exclusive.
+        size: (width, height) of the picture in pixels.
+    """
+    values = np.nan_to_num(np.asarray(heatmap, dtype=np.float64))
+    (height, width), (x0, y0, x1, y1) = values.shape, region
+    rows = overlap(height, y0 / size[1], y1 / size[1], GRID)
+    columns = overlap(width, x0 / size[0], x1 / size[0], GRID)
+    grid: Floats = rows @ np.maximum(values, 0.0) @ columns.T
+    total = grid.sum()
+    row, column = divmod(int(values.argmax()), width)
+    inner = max(height - 2, 0) * max(width - 2, 0)
+    return Evidence(
+        grid=grid / total if total > 0 else None,
+        border=row in (0, height - 1) or column in (0, width - 1),
+        border_chance=1.0 - inner / (height * width),
+    )
+
+
+@dataclass(frozen=True)
+class ClassSummary:
+    """What the maps of one class have in common.
+
+    Attributes:
+        pictures: number of pictures, those without any positive evidence included.
+        silent: pictures whose map has no positive value; they are in no other figure.
+        mean: float64 [GRID, GRID], mean share of the evidence; sums to 1 (0 if all are silent).
+        area: effective part of the picture, ``exp(H(mean)) / GRID**2`` with H the entropy in nats,
+            in (0, 1]; 1 means evidence spread evenly.
+        agreement: mean cosine similarity of two different pictures' evidence grids, in [0, 1];
+            1 means always the same place. None below two pictures.
+        border: part of the pictures whose peak touches the edge of the map.
+        border_chance: what ``border`` would be if peaks fell anywhere with equal chance.
+    """
+
+    pictures: int
+    silent: int
+    mean: Floats
+    area: float
+    agreement: float | None
+    border: float
+    border_chance: float
+
+
+@dataclass
+class _Sums:
+    pictures: int = 0
+    silent: int = 0
+    border: int = 0
+    border_chance: float = 0.0
+    share: Floats = field(default_factory=lambda: np.zeros((GRID, GRID)))
+    unit: Floats = field(default_factory=lambda: np.zeros((GRID, GRID)))
+
+
+class ClassAggregator:
+    """Running sums of the evidence grids of each class; fixed memory for each class.
+
+    Example:
+        >>> aggregator = ClassAggregator()
+        >>> corner = evidence([[0.0, 0.0], [0.0, 3.0]], (0, 0, 64, 64), (64, 64))
+        >>> aggregator.update(281, corner)
+        >>> aggregator.summary(281).area
+        0.25
+    """
+
+    def __init__(self) -> None:
+        self._sums: dict[int, _Sums] = {}
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._sums)
+
+    def update(self, key: int, found: Evidence) -> None:
+        """Add one picture's evidence to class ``key``."""
+        sums = self._sums.setdefault(key, _Sums())
+        sums.pictures += 1
+        if found.grid is None:
+            sums.silent += 1
+            return
+        sums.border += found.border
+        sums.border_chance += found.border_chance
+        sums.share += found.grid
+        sums.unit += found.grid / np.linalg.norm(found.grid)
+
+    def summary(self, key: int) -> ClassSummary:
+        """Figures of class ``key``.
+
+        Raises:
+            KeyError: no picture of that class was added.
+        """
+        sums = self._sums[key]
+        seen = sums.pictures - sums.silent
+        mean = sums.share / max(seen, 1)
+        return ClassSummary(
+            pictures=sums.pictures,
+            silent=sums.silent,
+            mean=mean,
+            area=_effective_area(mean),
+            agreement=_mean_pairwise_cosine(sums.unit, seen),
+            border=sums.border / max(seen, 1),
+            border_chance=sums.border_chance / max(seen, 1),
+        )
+
+    def deviation(self, key: int, found: Evidence) -> float | None:
+        """How far a picture that was added lies from the mean of the *other* pictures of its class.
+
+        Leaving the picture out keeps a class of few pictures from agreeing with itself.
+
+        Returns:
+            1 - cosine similarity, in [0, 1]; 1 means no evidence in a common place. None where
+            the picture or every other picture of the class has no evidence.
+        """
+        sums, grid = self._sums[key], found.grid
+        if grid is None or sums.pictures - sums.silent < 2:
+            return None
+        others = np.maximum(sums.share - grid, 0.0)
+        cosine = float((grid * others).sum() / (np.linalg.norm(grid) * np.linalg.norm(others)))
+        return min(max(1.0 - cosine, 0.0), 1.0)
+
+
+def _effective_area(mean: Floats) -> float:
+    inside = mean[mean > 0]
+    return float(np.exp(-(inside * np.log(inside)).sum()) / mean.size) if inside.size else 0.0
+
+
+def _mean_pairwise_cosine(unit_sum: Floats, count: int) -> float | None:
+    """Mean of <u_i, u_j> over i != j, from the sum of the unit vectors alone."""
+    if count < 2:
+        return None
+    pairs = (float((unit_sum**2).sum()) - count) / (count * (count - 1))
+    return min(max(pairs, 0.0), 1.0)
+
+
+class Deviators:
+    """The ``keep`` pictures of each class that deviate most, in fixed memory for each class."""
+
+    def __init__(self, keep: int = 12) -> None:
+        self._keep = keep
+        self._heaps: dict[int, list[tuple[float, int]]] = {}
+
+    def add(self, key: int, picture: int, deviation: float) -> None:
+        """Offer picture number ``picture`` of class ``key``; of equals the earlier is kept."""
+        heap = self._heaps.setdefault(key, [])
+        heapq.heappush(heap, (deviation, -picture))
+        if len(heap) > self._keep:
+            heapq.heappop(heap)
+
+    def top(self, key: int) -> list[tuple[int, float]]:
+        """(picture, deviation) of class ``key``, largest deviation first."""
+        return [(-negative, value) for value, negative in sorted(self._heaps.get(key, []))[::-1]]

@@ -1,0 +1,174 @@
+/* The picture with its layers, small and large, and the large view. */
+
+const SMALL_MAP = 72, LARGE_MAP = 360;
+
+/* One picture of `data.pictures` with names; `classes` as the run explained them. */
+function readPicture([path, width, height, thumb, original, overlay, target, classes], labels) {
+  const rows = classes.map((row) => {
+    const [position, rank, probability, logit, peak, share, entropy, box, region, map] = row;
+    const [index, label] = labels[position];
+    return { position, rank, index, label, probability, logit, peak, share, entropy, box, region, map };
+  });
+  const top = rows.find((row) => row.rank === 0) || rows[0];
+  const text = [path, ...rows.map((row) => row.label)].join("\n").toLowerCase();
+  return { path, width, height, thumb, original, overlay, target, rows, top, text };
+}
+
+function setArea(node, [x0, y0, x1, y1], { width, height }) {
+  node.style.left = `${(100 * x0) / width}%`;
+  node.style.top = `${(100 * y0) / height}%`;
+  node.style.width = `${(100 * (x1 - x0)) / width}%`;
+  node.style.height = `${(100 * (y1 - y0)) / height}%`;
+}
+
+function area(className, edges, picture) {
+  const node = element("div", className);
+  setArea(node, edges, picture);
+  return node;
+}
+
+function coversAll([x0, y0, x1, y1], { width, height }) {
+  return x0 <= 0 && y0 <= 0 && x1 >= width && y1 >= height;
+}
+
+function image(url) {
+  const node = element("img");
+  node.alt = "";
+  node.decoding = "async";
+  node.draggable = false;
+  node.src = url;
+  return node;
+}
+
+/* Fills `frame` with thumbnail, map and box, as large as fits into the given space. */
+function fillFrame(frame, picture, row, [width, height], side, settings) {
+  const scale = Math.min(width / picture.width, height / picture.height);
+  frame.style.width = `${Math.max(1, Math.round(picture.width * scale))}px`;
+  frame.style.height = `${Math.max(1, Math.round(picture.height * scale))}px`;
+  const map = element("canvas");
+  paintEvidence(map, row, side, settings);
+  setArea(map, row.region, picture);
+  frame.replaceChildren(image(picture.thumb), map);
+  if (!coversAll(row.region, picture)) frame.append(area("seen", row.region, picture));
+  if (row.box) frame.append(area("box", row.box, picture));
+}
+
+function percent(value, digits = 1) {
+  return value === null ? "–" : `${(100 * value).toFixed(digits)}%`;
+}
+
+function decimal(value, digits = 2) {
+  return value === null ? "–" : value.toFixed(digits).replace("-", "−");
+}
+
+function bar(value) {
+  const node = element("div", "bar"), fill = element("i");
+  fill.style.width = `${100 * Math.min(Math.max(value || 0, 0), 1)}%`;
+  node.append(fill);
+  return node;
+}
+
+class Viewer {
+  constructor(settings, moved) {
+    Object.assign(this, { settings, moved, list: [], at: 0, dialog: byId("viewer") });
+    byId("previous").addEventListener("click", () => this.step(-1));
+    byId("next").addEventListener("click", () => this.step(1));
+    byId("close").addEventListener("click", () => this.dialog.close());
+    this.dialog.addEventListener("keydown", (event) => this.key(event));
+    new ResizeObserver(() => this.dialog.open && this.drawFrame()).observe(this.dialog);
+  }
+
+  /* list: pictures that previous and next walk through; at: place of the first one shown. */
+  open(list, at) {
+    Object.assign(this, { list, at });
+    this.dialog.showModal();
+    this.draw();
+  }
+
+  step(by) {
+    const at = this.at + by;
+    if (at < 0 || at >= this.list.length) return;
+    this.at = at;
+    this.draw();
+    this.moved(this.list, at);
+  }
+
+  key(event) {
+    if (event.target.type === "range" || event.ctrlKey || event.metaKey || event.altKey) return;
+    const by = { ArrowLeft: -1, ArrowUp: -1, ArrowRight: 1, ArrowDown: 1 }[event.key];
+    if (by === undefined) return;
+    event.preventDefault();
+    this.step(by);
+  }
+
+  draw() {
+    this.picture = this.list[this.at];
+    byId("position").textContent = `${count(this.at + 1)} of ${count(this.list.length)}`;
+    byId("viewer-path").textContent = this.picture.path;
+    byId("previous").disabled = this.at === 0;
+    byId("next").disabled = this.at === this.list.length - 1;
+    this.drawLinks();
+    this.choose(this.picture.top);
+  }
+
+  choose(row) {
+    this.row = row;
+    byId("viewer-label").textContent = row.label;
+    this.drawChips();
+    this.drawNumbers();
+    this.drawFrame();
+  }
+
+  drawFrame() {
+    const stage = this.dialog.querySelector(".stage"), frame = byId("viewer-frame");
+    const space = [stage.clientWidth - 48, stage.clientHeight - 48];
+    fillFrame(frame, this.picture, this.row, space, LARGE_MAP, this.settings);
+    frame.setAttribute("role", "img");
+    frame.setAttribute("aria-label", `${this.picture.path}, evidence for ${this.row.label}`);
+    if (!this.picture.original) return;
+    const original = image(this.picture.original);
+    original.addEventListener("error", () => original.remove());
+    frame.firstChild.after(original);
+  }
+
+  drawChips() {
+    const rows = this.picture.rows;
+    byId("chips").replaceChildren(...rows.map((row) => {
+      const chip = element("button");
+      chip.append(element("span", "name", row.label));
+      chip.append(element("span", "value", percent(row.probability)), bar(row.probability));
+      chip.setAttribute("aria-pressed", row === this.row);
+      chip.addEventListener("click", () => {
+        this.choose(row);
+        byId("chips").children[rows.indexOf(row)].focus();
+      });
+      return chip;
+    }));
+  }
+
+  drawNumbers() {
+    const { picture, row } = this;
+    const box = row.box && row.box.map((edge) => Math.round(edge)).join(", ");
+    const numbers = [
+      ["Logit", decimal(row.logit)], ["Peak of the map", `${decimal(row.peak)} logits`],
+      ["Evidence in the box", percent(row.share)], ["Entropy of the map", decimal(row.entropy)],
+      ["Box", box || "none"], ["Size", `${picture.width} × ${picture.height}`],
+      ["Class number", String(row.index)],
+    ];
+    if (picture.target) numbers.unshift(["Asked for", picture.target]);
+    byId("numbers").replaceChildren(
+      ...numbers.flatMap(([name, value]) => [element("dt", "", name), element("dd", "", value)]));
+  }
+
+  drawLinks() {
+    const { original, overlay } = this.picture;
+    const links = [["Picture", original], ["Overlay", overlay]].filter(([, url]) => url);
+    byId("links").replaceChildren(...links.map(([name, url]) => {
+      const link = element("a", "", name);
+      link.href = url;
+      link.target = "_blank";
+      link.rel = "noopener noreferrer";
+      return link;
+    }));
+  }
+}

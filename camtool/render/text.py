@@ -1,0 +1,140 @@
+"""Lines of text as images, in the typeface that Pillow carries."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from functools import cache, lru_cache
+
+from PIL import Image, ImageDraw, ImageFont
+
+Colour = tuple[int, int, int]
+
+WHITE: Colour = (255, 255, 255)
+INK: Colour = (28, 28, 30)
+GREY: Colour = (110, 110, 116)
+
+_ELLIPSIS = "…"
+_LINE_HEIGHT = 1.4
+_BASELINE = 1.05
+_SPAN_GAP = 0.5
+
+# What no Unicode decomposition turns into ASCII.
+_WRITTEN = {"×": "x", "−": "-", "–": "-", "—": "-", "→": "->", "ß": "ss", "ø": "o", "Ø": "O"}
+
+
+@cache
+def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Return the typeface at a size in pixels."""
+    return ImageFont.load_default(size=size)
+
+
+def clean(text: str) -> str:
+    """Make a text fit for one line in a face that has little beyond ASCII.
+
+    Control characters become spaces, accents that the face lacks are dropped, and a few signs are
+    written in ASCII. What remains without a glyph is drawn as the face's empty box.
+    """
+    return " ".join("".join(_settable(character) for character in text).split())
+
+
+def width_of(text: str, size: int) -> float:
+    """Return the advance of a cleaned text in pixels."""
+    return font(size).getlength(text)
+
+
+def elide(text: str, size: int, width: float, *, middle: bool = False) -> str:
+    """Shorten a text with an ellipsis until it fits.
+
+    Args:
+        text: Any text; it is cleaned first.
+        size: Size of the typeface in pixels.
+        width: Room in pixels.
+        middle: Cut in the middle, so that both ends stay, and not at the end.
+
+    Returns:
+        The cleaned text, whole if it fits, else its longest cut that does; at least the ellipsis.
+    """
+    text = clean(text)
+    if width_of(text, size) <= width:
+        return text
+    fits, fails = 0, len(text)
+    while fails - fits > 1:
+        kept = (fits + fails) // 2
+        if width_of(_cut(text, kept, middle), size) <= width:
+            fits = kept
+        else:
+            fails = kept
+    return _cut(text, fits, middle)
+
+
+def wrap(text: str, size: int, width: float) -> list[str]:
+    """Break a text between words into lines that fit; a word that is too long is elided."""
+    lines: list[str] = []
+    for word in clean(text).split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and width_of(longer, size) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(elide(word, size, width))
+    return lines
+
+
+def line(spans: Sequence[tuple[str, Colour]], size: int, width: int) -> Image.Image:
+    """Set one line on white.
+
+    Args:
+        spans: Texts and their sRGB colours, set one after the other.
+        size: Size of the typeface in pixels.
+        width: Width of the image; what does not fit is elided.
+
+    Returns:
+        RGB image, `width` wide and one line high.
+    """
+    image = Image.new("RGB", (width, round(size * _LINE_HEIGHT)), WHITE)
+    draw = ImageDraw.Draw(image)
+    x = 0.0
+    for text, colour in spans:
+        shown = elide(text, size, width - x)
+        if x + width_of(shown, size) > width:
+            break
+        draw.text((x, round(size * _BASELINE)), shown, fill=colour, font=font(size), anchor="ls")
+        x += width_of(shown, size) + _SPAN_GAP * size
+    return image
+
+
+def number(value: float) -> str:
+    """Write a number with three significant digits, in full below a million."""
+    return f"{value:.0f}" if 100 <= abs(value) < 1e6 else f"{value:.3g}"
+
+
+def percent(probability: float) -> str:
+    """Write a probability in percent; one that is not exactly 0 or 1 never reads so."""
+    if 0.0 < probability < 0.0005:
+        return "< 0.1 %"
+    if 0.9995 <= probability < 1.0:
+        return "> 99.9 %"
+    return f"{100 * probability:.1f} %"
+
+
+@lru_cache(maxsize=4096)
+def _settable(character: str) -> str:
+    category = unicodedata.category(character)
+    if category == "Cs":
+        return "?"
+    if category == "Cc" or _has_glyph(character):
+        return " " if category == "Cc" else character
+    plain = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()
+    return plain or _WRITTEN.get(character, character)
+
+
+def _has_glyph(character: str) -> bool:
+    # No face has a glyph for a noncharacter, so its image is the one of what is missing.
+    missing = bytes(font(16).getmask("\U0010ffff"))
+    return bytes(font(16).getmask(character)) != missing
+
+
+def _cut(text: str, kept: int, middle: bool) -> str:
+    head = (kept + 1) // 2 if middle else kept
+    tail = kept - head
+    return text[:head].rstrip() + _ELLIPSIS + (text[-tail:].lstrip() if tail else "")

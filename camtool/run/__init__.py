@@ -1,0 +1,1 @@
+"""Many pictures: streaming them through the one forward path, and keeping what comes out."""
