@@ -49,7 +49,7 @@ def pick_dtype(name: str) -> torch.dtype:
 
 @contextmanager
 def true_float32() -> Iterator[None]:
-    """float32 products in full precision inside, whatever the process allows outside.
+    """float32 products in full precision on CUDA, whatever the process allows outside.
 
     torch lets cuDNN's convolutions run in TF32 (10 bits of mantissa) unless told otherwise.
     """
@@ -58,8 +58,6 @@ def true_float32() -> Iterator[None]:
         for backend, operation in (
             (torch.backends.cudnn, "conv"),
             (torch.backends.cuda, "matmul"),
-            (torch.backends.mkldnn, "conv"),
-            (torch.backends.mkldnn, "matmul"),
         )
     ]
     before = [holder.fp32_precision for holder in holders]

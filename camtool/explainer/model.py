@@ -158,7 +158,8 @@ class CamModel:
         Raises:
             ModelError: The network can't run on inputs of this size.
         """
-        guard = true_float32() if self.dtype == torch.float32 else nullcontext()
+        exact = self.device.type == "cuda" and self.dtype == torch.float32
+        guard = true_float32() if exact else nullcontext()
         try:
             with evaluating(self._body), guard:
                 return features_of(self._body, inputs.to(self.dtype))

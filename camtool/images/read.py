@@ -184,7 +184,8 @@ def _to_uint8(pixels: NDArray[Any]) -> NDArray[np.uint8]:
         values = values * 255
     elif pixels.dtype == np.uint16 or values.max(initial=0) > 255:
         values = values / 257
-    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    levels: NDArray[np.uint8] = np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    return levels
 
 
 def _from_pixels(source: Any, name: str, max_pixels: int) -> NDArray[np.uint8]:

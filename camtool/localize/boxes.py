@@ -160,7 +160,7 @@ def positive_shares(heatmap: FloatMap, boxes: npt.NDArray[Any]) -> npt.NDArray[n
     Returns:
         [N], float64, in [0, 1]; zeros if the map has no positive evidence.
     """
-    positive = np.maximum(np.nan_to_num(heatmap, nan=0.0), 0).astype(np.float32)
+    positive = np.fmax(heatmap, np.float32(0))
     table = cv2.integral(positive, sdepth=cv2.CV_64F)
     x0, y0, x1, y1 = np.asarray(boxes, dtype=np.int64).reshape(-1, 4).T
     inside = table[y1, x1] - table[y0, x1] - table[y1, x0] + table[y0, x0]

@@ -23,7 +23,6 @@ import numpy.typing as npt
 from camtool.localize.overlap import Floats, box_iou
 
 REFERENCE_SIDE = 224
-REFERENCE_IOUS = (30, 50, 70)
 REFERENCE_STEP = 0.001
 IGNORED = 255
 _TOP = 255
@@ -124,76 +123,40 @@ def _contour_boxes(
     return boxes
 
 
-class ReferenceBoxAcc:
-    """MaxBoxAcc and MaxBoxAccV2 with the published roundings.
+def reference_overlaps(
+    scoremap: Floats,
+    boxes: npt.ArrayLike,
+    size: tuple[int, int],
+    thresholds: Floats,
+    *,
+    all_contours: bool,
+) -> Floats:
+    """Best overlap with any true box at every threshold, for `metrics.BoxAccuracy`.
 
     Args:
-        all_contours: False for MaxBoxAcc, true for MaxBoxAccV2 (Choe et al. 2020, extended
-            version, section 3.3: any of the boxes may match).
-        thresholds: [T]; by default steps of 0.001.
-        ious: Overlaps that count as found, in percent.
+        scoremap: [224, 224], as `reference_map` returns it.
+        boxes: [M, 4], true boxes in pixels of the image.
+        size: (width, height) of the image.
+        thresholds: [T], `reference_thresholds()` for published figures.
+        all_contours: False for MaxBoxAcc, true for MaxBoxAccV2 (any of the boxes may match).
+
+    Returns:
+        [T], in [0, 1].
+
+    Raises:
+        ValueError: If there is no true box, or one that is none.
     """
-
-    def __init__(
-        self,
-        *,
-        all_contours: bool,
-        thresholds: Floats | None = None,
-        ious: Sequence[int] = REFERENCE_IOUS,
-    ) -> None:
-        self.all_contours = all_contours
-        self.thresholds = reference_thresholds() if thresholds is None else thresholds
-        self.ious = tuple(ious)
-        self.correct = np.zeros((len(self.ious), len(self.thresholds)), dtype=np.int64)
-        self.count = 0
-
-    def update(self, scoremap: Floats, boxes: npt.ArrayLike, size: tuple[int, int]) -> Floats:
-        """Add an image.
-
-        Args:
-            scoremap: [224, 224], as `reference_map` returns it.
-            boxes: [M, 4], true boxes in pixels of the image.
-            size: (width, height) of the image.
-
-        Returns:
-            [T], the best overlap at each threshold.
-
-        Raises:
-            ValueError: If there is no true box, or one that is none.
-        """
-        true = reference_true_boxes(boxes, size)
-        if len(true) == 0:
-            raise ValueError("an image without true boxes has no box accuracy")
-        overlaps: dict[int, float] = {}
-        found = reference_boxes(scoremap, self.thresholds, all_contours=self.all_contours)
-        best = np.empty(len(found))
-        for index, candidates in enumerate(found):
-            key = id(candidates)
-            if key not in overlaps:
-                overlaps[key] = float(box_iou(candidates, true, closed=True).max())
-            best[index] = overlaps[key]
-        for row, iou in enumerate(self.ious):
-            self.correct[row] += best >= iou / 100
-        self.count += 1
-        return best
-
-    def curves(self) -> Floats:
-        """Accuracy in percent, [len(ious), T].
-
-        Raises:
-            ValueError: If no image was added.
-        """
-        if self.count == 0:
-            raise ValueError("no image was evaluated")
-        return np.asarray(self.correct * 100.0 / float(self.count), dtype=np.float64)
-
-    def max_box_acc(self, iou: int = 50) -> float:
-        """The accuracy, in percent, at the best threshold for one overlap."""
-        return float(self.curves()[self.ious.index(iou)].max())
-
-    def max_box_acc_v2(self) -> float:
-        """The mean over all overlaps of the accuracy, in percent, at each one's best threshold."""
-        return float(np.average(self.curves().max(axis=1)))
+    true = reference_true_boxes(boxes, size)
+    if len(true) == 0:
+        raise ValueError("an image without true boxes has no box accuracy")
+    found = reference_boxes(scoremap, thresholds, all_contours=all_contours)
+    # Thresholds that keep the same pixels share one array of boxes.
+    distinct = {id(candidates): candidates for candidates in found}
+    best = {
+        key: float(box_iou(candidates, true, closed=True).max())
+        for key, candidates in distinct.items()
+    }
+    return np.array([best[id(candidates)] for candidates in found])
 
 
 class ReferencePxAP:

@@ -13,9 +13,6 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-STRIDE = 8
-"""Input pixels per cell of the last feature map, in both directions."""
-
 
 def _conv_bn(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:
     """A convolution without bias, padded to keep ``size / stride``, and its batch norm."""
@@ -30,7 +27,10 @@ def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Module:
     if inputs == outputs and stride == 1:
         return nn.Identity()
     projection = _conv_bn(inputs, outputs, kernel=1)
-    return nn.Sequential(nn.AvgPool2d(stride), projection) if stride > 1 else projection
+    if stride == 1:
+        return projection
+    # The padded 3x3 convolution beside it keeps an odd row or column; so must the pooling.
+    return nn.Sequential(nn.AvgPool2d(stride, ceil_mode=True), projection)
 
 
 class Residual(nn.Module):
@@ -104,7 +104,7 @@ def _check(widths: Sequence[int], blocks: Sequence[int], classes: int) -> None:
 
 def gapnet(
     widths: Sequence[int] = (32, 128, 256),
-    blocks: Sequence[int] = (2, 3),
+    blocks: Sequence[int] = (1, 3),
     classes: int = 200,
 ) -> GapNet:
     """Build an untrained :class:`GapNet`; the defaults are those of the embedded weights.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -20,6 +21,8 @@ float32 carries 1.2e-7 relative; a sum over 2,048 channels and 49 positions in a
 seen to move the result by up to some 1e-6 of the spread. Ten times that leaves room for other
 processors; a head that is not linear misses it by orders of magnitude."""
 
+_HALF = {torch.float16, torch.bfloat16}
+
 
 @dataclass(frozen=True)
 class Head:
@@ -36,7 +39,9 @@ class Head:
         classes: Number of classes.
         shape: (h, w) of the feature maps on the input that the head was found with.
         input: (height, width) of that input.
-        max_error: max |mean(M) + b - logit| over a random input, relative to the logits' spread.
+        max_error: max |mean(M) + b - logit| over a random input, relative to the logits' spread
+            (to the map's largest value where there is one class only).
+        transposed: The weight parameter is [C,classes], as in `pooled @ weight`.
         exact: `max_error` is within `TOLERANCE`.
     """
 
@@ -50,6 +55,7 @@ class Head:
     shape: tuple[int, int]
     input: tuple[int, int]
     max_error: float = float("inf")
+    transposed: bool = False
 
     @property
     def exact(self) -> bool:
@@ -78,7 +84,8 @@ class Head:
         """The linear layer's weight [classes,C] and bias [classes], as they are in `module` now."""
         if self.kind == "maps":
             return None, None
-        weight = _oriented(module.get_parameter(self.layer), self.classes, self.channels)
+        weight = module.get_parameter(self.layer).flatten(1)
+        weight = weight.T if self.transposed else weight
         return weight, module.get_parameter(self.bias) if self.bias else None
 
 
@@ -97,15 +104,17 @@ def features_of(module: nn.Module, inputs: Tensor) -> Tensor:
     """
     with torch.inference_mode(), PoolWatch() as watch:
         module(inputs)
-    if watch.pool is None:
+    if watch.pool is None or watch.other is not None:
         raise HeadError(_no_pool(watch))
-    return watch.pool.features
+    features: Tensor = watch.pool.features
+    return features
 
 
 def find_head(module: nn.Module, size: int = 224) -> Head:
     """Find the head of a network by running it once on a random input, and prove it.
 
-    The module is not changed: mode, hooks, gradients and device are as before.
+    The module is not changed: mode, hooks, gradients and device are as before. One in half
+    precision is proved on a copy in float32: rounding to 8 or 11 bits would hide any error.
 
     Args:
         module: The network, on any device.
@@ -117,6 +126,8 @@ def find_head(module: nn.Module, size: int = 224) -> Head:
     Raises:
         HeadError: There is no head from which exact class maps follow; says what was found.
     """
+    if any(parameter.dtype in _HALF for parameter in module.parameters()):
+        module = copy.deepcopy(module).float()
     inputs = probe_input(module, size)
     names = Names()
     watch = PoolWatch(keep_calls=True)
@@ -188,13 +199,15 @@ def _head(module: nn.Module, pool: Pool, after: list[Call], logits: Tensor, name
     if same_values(pool.output, logits):
         return found
     call = _linear_call(after, pool, logits)
-    weight, bias = (_parameter_name(module, tensor) for tensor in _weights(call))
+    used, used_bias = _weights(call)
+    weight, bias = _parameter_name(module, used), _parameter_name(module, used_bias)
     if not weight:
         raise HeadError(
             f"after {pool.function} of {found.features} comes {call.function} with a weight that "
             "is no parameter of the network; a class map needs the layer's own weights"
         )
-    return replace(found, kind="linear", layer=weight, bias=bias)
+    transposed = _is_transposed(module.get_parameter(weight), used)
+    return replace(found, kind="linear", layer=weight, bias=bias, transposed=transposed)
 
 
 def _linear_call(after: list[Call], pool: Pool, logits: Tensor) -> Call:
@@ -233,12 +246,13 @@ def _linear_input(call: Call) -> Tensor:
     return vector
 
 
-def _weights(call: Call) -> tuple[Tensor | None, Tensor | None]:
+def _weights(call: Call) -> tuple[Tensor, Tensor | None]:
+    """The weight [classes,C] (or [classes,C,1,1]) and the bias of a linear call."""
     if call.function == "addmm":
-        return call.argument(2, "mat2"), call.argument(0, "input")
+        return call.argument(2, "mat2").T, call.argument(0, "input")
     if call.function in ("linear", "conv2d"):
         return call.argument(1, "weight"), call.argument(2, "bias")
-    return call.argument(1, "other"), None
+    return call.argument(1, "mat2" if call.function == "mm" else "other").T, None
 
 
 def _parameter_name(module: nn.Module, tensor: Tensor | None) -> str:
@@ -251,11 +265,10 @@ def _parameter_name(module: nn.Module, tensor: Tensor | None) -> str:
     return ""
 
 
-def _oriented(weight: Tensor, classes: int, channels: int) -> Tensor:
-    """[classes,C] of a linear layer's weight, a 1×1 convolution's, or a transposed matrix."""
-    if weight.shape[:2] == (classes, channels):
-        return weight.reshape(classes, channels)
-    return weight.T
+def _is_transposed(parameter: Tensor, used: Tensor) -> bool:
+    """Whether the weight in use, [classes,C,...], is the parameter's transpose."""
+    flat = parameter.flatten(1)
+    return flat.shape != used.flatten(1).shape or flat.stride() != used.flatten(1).stride()
 
 
 def _between(after: list[Call], start: Tensor) -> str:
@@ -286,7 +299,8 @@ def _error(module: nn.Module, head: Head, pool: Pool, logits: Tensor) -> float:
             maps = torch.einsum("kc,nchw->nkhw", weight.float(), maps)
         total = maps.mean((2, 3)) + (0 if bias is None else bias.float())
         logits = logits.float().reshape(total.shape)
-        spread = (logits.max() - logits.min()).item()
+        ends = logits if head.classes > 1 else torch.cat([maps.flatten(), maps.new_zeros(1)])
+        spread = (ends.max() - ends.min()).item()
         if not torch.isfinite(logits).all() or pool.features.float().std().item() == 0:
             raise HeadError("the features are constant or not finite on a random input")
         return (total - logits).abs().max().item() / max(spread, torch.finfo().tiny)

@@ -87,7 +87,7 @@ class PoolWatch(TorchFunctionMode):
         features = call.argument(0, "input")
         if not isinstance(call.output, Tensor) or features.ndim != 4:
             return
-        if call.output.shape[2:] == (1, 1):
+        if call.output.shape[2:] == (1, 1) and ("adaptive" in call.function or _covers(call)):
             self._found(call, features)
         elif features.shape[2:] != call.output.shape[2:] or "adaptive" in call.function:
             h, w = call.output.shape[2:]
@@ -123,10 +123,18 @@ class PoolWatch(TorchFunctionMode):
             self._found(call, source)
         elif source.ndim == 4 and dims == {1, 2}:
             self._found(call, source.permute(0, 3, 1, 2))
-        elif source.ndim == 4 and dims == {3} and call.output.ndim == 3:
+        elif source.ndim == 4 and dims in ({2}, {3}) and call.output.ndim == 3:
             self._flat[id(call.output)] = (call.output, source)
         elif source.ndim == 3 and dims == {2} and flat is not None:
             self._found(call, flat[1])
+
+
+def _covers(call: Call) -> bool:
+    """Whether the window of an `avg_pool2d` is the feature map, no less and no padding."""
+    window, padding = call.argument(1, "kernel_size"), call.argument(3, "padding") or 0
+    height, width = (window, window) if isinstance(window, int) else (*window, *window)[:2]
+    unpadded = padding == 0 or not any(padding if isinstance(padding, (tuple, list)) else [1])
+    return unpadded and tuple(call.argument(0, "input").shape[2:]) == (height, width)
 
 
 def _mean_dims(call: Call) -> tuple[int, ...] | None:

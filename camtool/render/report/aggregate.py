@@ -124,7 +124,7 @@ class ClassAggregator:
         >>> aggregator = ClassAggregator()
         >>> corner = evidence([[0.0, 0.0], [0.0, 3.0]], (0, 0, 64, 64), (64, 64))
         >>> aggregator.update(281, corner)
-        >>> aggregator.summary(281).area
+        >>> round(aggregator.summary(281).area, 6)
         0.25
     """
 

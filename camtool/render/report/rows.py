@@ -43,7 +43,7 @@ class ReportRow:
         width: width of the picture in pixels.
         height: height of the picture in pixels.
         rank: 0 for the class that the class page counts the picture under.
-        thumb: thumbnail file of the whole picture, without the map.
+        thumb: thumbnail file of the whole picture, without the map, or "".
         map: float32 [h, w], signed, in logits; NaN where the network saw nothing.
         region: (x0, y0, x1, y1) in picture pixels that the map covers; None for the whole picture.
         picture: file of the picture itself for the large view, or "".

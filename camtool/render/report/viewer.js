@@ -48,7 +48,7 @@ function fillFrame(frame, picture, row, [width, height], side, settings) {
   const map = element("canvas");
   paintEvidence(map, row, side, settings);
   setArea(map, row.region, picture);
-  frame.replaceChildren(image(picture.thumb), map);
+  frame.replaceChildren(...(picture.thumb ? [image(picture.thumb)] : []), map);
   if (!coversAll(row.region, picture)) frame.append(area("seen", row.region, picture));
   if (row.box) frame.append(area("box", row.box, picture));
 }
@@ -128,7 +128,7 @@ class Viewer {
     if (!this.picture.original) return;
     const original = image(this.picture.original);
     original.addEventListener("error", () => original.remove());
-    frame.firstChild.after(original);
+    frame.querySelector("canvas").before(original);
   }
 
   drawChips() {

@@ -1,0 +1,112 @@
+"""What a run has finished, line by line, so that it can be stopped at any moment."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+Entry: TypeAlias = dict[str, Any]
+
+SYNC_SECONDS = 2.0
+"""At most so much finished work is lost with the power; none with the process alone."""
+
+
+class Journal:
+    """An append-only file of JSON lines, one for each picture, the latest counting.
+
+    A line torn by a crash is cut off when the file is opened again. In memory there is one
+    number for each picture of the run.
+
+    Args:
+        path: The file; made if it is missing.
+        keys: The pictures of the run, in its order.
+    """
+
+    def __init__(self, path: Path, keys: Sequence[str]) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
+        self._offsets = np.full(len(keys), -1, dtype=np.int64)
+        self._index(keys)
+        self._stream = path.open("ab")
+        self._synced = time.monotonic()
+
+    def _index(self, keys: Sequence[str]) -> None:
+        """Find each picture's last whole line, and cut off what follows the last whole one."""
+        if not self._path.exists():
+            return
+        numbers = {key: number for number, key in enumerate(keys)}
+        end = 0
+        with self._path.open("rb") as stream:
+            for line in stream:
+                entry = _parse(line)
+                if entry is None:
+                    break
+                number = numbers.get(entry["key"])
+                if number is not None:
+                    self._offsets[number] = end
+                end += len(line)
+        if end < self._path.stat().st_size:
+            os.truncate(self._path, end)
+
+    def append(self, entries: Sequence[tuple[int, Entry]]) -> None:
+        """Note pictures as finished, or as failed.
+
+        Args:
+            entries: Number in the run, and what to note; it holds "key".
+
+        Raises:
+            OSError: The file can't be written.
+        """
+        for number, entry in entries:
+            line = json.dumps(entry, separators=(",", ":")).encode() + b"\n"
+            offset = self._stream.tell()
+            self._stream.write(line)
+            self._offsets[number] = offset
+        self._stream.flush()
+        if time.monotonic() - self._synced > SYNC_SECONDS:
+            self.sync()
+
+    def sync(self) -> None:
+        """Have the file on the disk."""
+        self._stream.flush()
+        os.fsync(self._stream.fileno())
+        self._synced = time.monotonic()
+
+    def entries(self) -> Iterator[tuple[int, Entry]]:
+        """Every picture that is noted, in the order of the run."""
+        self._stream.flush()
+        with self._path.open("rb") as stream:
+            for number in np.flatnonzero(self._offsets >= 0):
+                stream.seek(int(self._offsets[number]))
+                yield int(number), json.loads(stream.readline())
+
+    def close(self) -> None:
+        """Have the file on the disk, and let go of it."""
+        self.sync()
+        self._stream.close()
+
+
+def _parse(line: bytes) -> Entry | None:
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return None
+    return entry if isinstance(entry, dict) and "key" in entry else None
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What differs between the settings of two runs, a line each: "topk: 1, now 3"."""
+    keys = [*before, *(key for key in now if key not in before)]
+    return [
+        f"{key}: {before.get(key)}, now {now.get(key)}"
+        for key in keys
+        if before.get(key) != now.get(key)
+    ]
