@@ -7,6 +7,8 @@ import sys
 
 import typer
 
+from camtool.cli.batch import batch
+from camtool.cli.evaluate import evaluate
 from camtool.cli.explain import explain
 from camtool.cli.inspect import inspect
 from camtool.cli.weights import weights
@@ -21,6 +23,8 @@ app = typer.Typer(
     help="Where a classifier with global average pooling looks: exact class activation maps.",
 )
 app.command()(explain)
+app.command()(batch)
+app.command()(evaluate)
 app.command()(inspect)
 app.add_typer(weights, name="weights")
 

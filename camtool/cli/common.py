@@ -12,6 +12,7 @@ import typer
 
 if TYPE_CHECKING:
     from camtool.explainer import CamModel
+    from camtool.run.save import Views
 
 SOME_FAILED = 1
 WRONG_USAGE = 2
@@ -108,11 +109,40 @@ def load_model(
     fit: str,
     size: int | None,
 ) -> CamModel:
-    """The model that the options name; a wrong fit is wrong usage."""
+    """The model that the options name; a wrong fit or dtype is wrong usage."""
     from camtool.explainer import load
+    from camtool.explainer.device import DTYPES
     from camtool.images import FITS
 
     matching = [known for known in FITS if known == fit]
     if not matching:
         usage(f"--fit must be one of {', '.join(FITS)}, not {fit!r}")
+    if dtype not in DTYPES:
+        usage(f"--dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
     return load(model, weights, labels, device, dtype, matching[0], size)
+
+
+def make_views(
+    save: str,
+    boxes: bool,
+    threshold: float,
+    signed: bool,
+    colormap: str | None,
+    opacity: float,
+    normalize: str,
+    full_scale: float,
+) -> Views:
+    """What is written for each picture, from the options; a wrong one is wrong usage."""
+    from camtool.render.overlay import Look
+    from camtool.run.save import KINDS, Views
+
+    wanted = [part.strip() for part in save.split(",") if part.strip() not in ("", "none")]
+    for part in wanted:
+        if part not in KINDS:
+            usage(f"--save takes {', '.join(KINDS)} or none, not {part!r}")
+    kinds = tuple(kind for kind in KINDS if kind in wanted)
+    try:
+        look = Look(signed, colormap, opacity, normalize, full_scale)  # type: ignore[arg-type]
+    except (ValueError, KeyError) as error:
+        usage(str(error))
+    return Views(kinds, look, boxes, threshold)

@@ -30,7 +30,7 @@ def explain(
         typer.Option("--output", "-o", help="Folder, or the panel's file; default beside PATH."),
     ] = None,
     save: Annotated[
-        str, typer.Option("--save", help="Any of panel,overlay,heatmap,npz,json; or none.")
+        str, typer.Option("--save", help="Any of panel,overlay,heatmap,boxes,npz,json; or none.")
     ] = "panel",
     as_json: common.AsJson = False,
     boxes: common.Boxes = True,
@@ -49,7 +49,9 @@ def explain(
     from camtool.run.stream import Failed, explain_stream
 
     with common.exits():
-        views = _views(save, boxes, threshold, signed, colormap, opacity, normalize, full_scale)
+        views = common.make_views(
+            save, boxes, threshold, signed, colormap, opacity, normalize, full_scale
+        )
         cam = common.load_model(model, weights, labels, device, dtype, fit, size)
         writer = _Writer(output, paths, views, as_json)
         stream = explain_stream(cam, paths, target or None, topk, batch_size, max_pixels)
@@ -62,31 +64,6 @@ def explain(
             print(json.dumps(writer.document(cam, dtype), indent=1))
     if writer.failed:
         raise typer.Exit(common.SOME_FAILED)
-
-
-def _views(
-    save: str,
-    boxes: bool,
-    threshold: float,
-    signed: bool,
-    colormap: str | None,
-    opacity: float,
-    normalize: str,
-    full_scale: float,
-) -> Views:
-    from camtool.render.overlay import Look
-    from camtool.run.save import KINDS, Views
-
-    wanted = [part.strip() for part in save.split(",") if part.strip() not in ("", "none")]
-    for part in wanted:
-        if part not in KINDS:
-            common.usage(f"--save takes {', '.join(KINDS)} or none, not {part!r}")
-    kinds = tuple(kind for kind in KINDS if kind in wanted)
-    try:
-        look = Look(signed, colormap, opacity, normalize, full_scale)  # type: ignore[arg-type]
-    except (ValueError, KeyError) as error:
-        common.usage(str(error))
-    return Views(kinds, look, boxes, threshold)
 
 
 class _Writer:

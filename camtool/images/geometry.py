@@ -21,7 +21,8 @@ Box: TypeAlias = tuple[float, float, float, float]
 FITS: tuple[Fit, ...] = get_args(Fit)
 
 MAX_ASPECT = 32
-"""`whole` keeps the aspect ratio of pictures up to 1:32; a longer side is squashed to that."""
+"""`whole` keeps the aspect ratio of pictures up to 1:32; a longer side is squashed to that. Up to
+there `crop` resizes a picture before it cuts; it would be too large to hold beyond."""
 
 _RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
@@ -111,13 +112,18 @@ def geometry_of(size: tuple[int, int], spec: Preprocessing, fit: Fit, stride: in
         return Geometry(fit, size, everything, (spec.size, spec.size))
     if fit != "crop":
         raise ValueError(f"fit must be one of {', '.join(FITS)}, not {fit!r}")
-    short = min(width, height)
-    resize = max(spec.resize, spec.size)
-    resized = tuple(int(resize * side / short) for side in size)
-    left, top = (round((side - spec.size) / 2.0) for side in resized)
+    resized, (left, top) = _centre(size, spec)
     sx, sy = width / resized[0], height / resized[1]
     extent = (left * sx, top * sy, (left + spec.size) * sx, (top + spec.size) * sy)
     return Geometry(fit, size, extent, (spec.size, spec.size))
+
+
+def _centre(size: tuple[int, int], spec: Preprocessing) -> tuple[tuple[int, int], tuple[int, int]]:
+    """(W, H) to which `crop` resizes a picture, and (left, top) of the square that it cuts."""
+    width, height = size
+    resize, short = max(spec.resize, spec.size), min(size)
+    resized = int(resize * width / short), int(resize * height / short)
+    return resized, (round((resized[0] - spec.size) / 2), round((resized[1] - spec.size) / 2))
 
 
 def prepare(
@@ -137,10 +143,15 @@ def prepare(
     height, width = image.shape[:2]
     geometry = geometry_of((width, height), spec, fit, stride)
     rows, columns = geometry.input
-    resized = Image.fromarray(image).resize(
-        (columns, rows), _RESAMPLING[spec.interpolation], box=_inside(geometry)
-    )
-    return np.asarray(resized), geometry
+    picture, method = Image.fromarray(image), _RESAMPLING[spec.interpolation]
+    if fit == "crop" and max(width, height) <= MAX_ASPECT * min(width, height):
+        # First all of it, then the cut, as torchvision does it: Pillow's `box` has only float32's
+        # precision, and differs by a grey level here and there.
+        resized, (left, top) = _centre((width, height), spec)
+        seen = picture.resize(resized, method).crop((left, top, left + columns, top + rows))
+    else:
+        seen = picture.resize((columns, rows), method, box=_inside(geometry))
+    return np.asarray(seen), geometry
 
 
 def _inside(geometry: Geometry) -> Box:

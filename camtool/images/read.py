@@ -89,8 +89,18 @@ def read_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> NDArray[
     if isinstance(source, (bytes, bytearray, memoryview)):
         return _read_stream(io.BytesIO(source), name, max_pixels)
     if hasattr(source, "read"):
-        return _read_stream(io.BytesIO(source.read()), name, max_pixels)
+        return _read_stream(io.BytesIO(_all_of(source, name)), name, max_pixels)
     return _from_pixels(source, name, max_pixels)
+
+
+def _all_of(stream: BinaryIO, name: str) -> bytes:
+    try:
+        content = stream.read()
+    except (OSError, ValueError) as error:
+        raise ImageError(name, f"can't be read ({printable(str(error))})") from None
+    if not isinstance(content, bytes):
+        raise ImageError(name, "is open as text; open it in binary mode")
+    return content
 
 
 def _read_file(path: Path, name: str, max_pixels: int) -> NDArray[np.uint8]:
@@ -182,7 +192,7 @@ def _to_uint8(pixels: NDArray[Any]) -> NDArray[np.uint8]:
     values: NDArray[Any] = np.nan_to_num(pixels.astype(np.float32), posinf=0.0, neginf=0.0)
     if np.issubdtype(pixels.dtype, np.floating) and values.max(initial=0) <= 1:
         values = values * 255
-    elif pixels.dtype == np.uint16 or values.max(initial=0) > 255:
+    elif pixels.dtype.type is np.uint16 or values.max(initial=0) > 255:
         values = values / 257
     levels: NDArray[np.uint8] = np.clip(np.rint(values), 0, 255).astype(np.uint8)
     return levels
@@ -205,7 +215,7 @@ def _from_pixels(source: Any, name: str, max_pixels: int) -> NDArray[np.uint8]:
         low, high = float(np.min(pixels)), float(np.max(pixels))
         if not (low >= 0 and high <= 1):
             raise ImageError(name, f"floats must lie in 0..1, these span {low:g}..{high:g}")
-    elif pixels.dtype not in (np.uint8, np.uint16, np.bool_):
+    elif pixels.dtype.type not in (np.uint8, np.uint16, np.bool_):
         raise ImageError(name, f"has dtype {pixels.dtype}; use uint8, uint16, bool or floats")
     levels = _to_uint8(pixels)
     if channels == 1:

@@ -106,7 +106,6 @@ class Evaluation:
         true = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
         if len(true) == 0 and mask is None:
             raise ValueError("an image needs a true box or a mask to be evaluated")
-        self.images += 1
         grid = np.asarray(heatmap, dtype=np.float32)
         if self.mode == "reference":
             grid = np.asarray(cv2.resize(grid, _REFERENCE, interpolation=cv2.INTER_CUBIC))
@@ -129,6 +128,7 @@ class Evaluation:
                 scores.add_pixels(values, fitted)
         if self.mode == "reference" and fitted is not None:
             self._reference_pixels.update(reference.reference_map(heatmap), fitted)
+        self.images += 1
         return found
 
     def result(self) -> dict[str, Any]:

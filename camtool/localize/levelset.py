@@ -16,6 +16,8 @@ import numpy.typing as npt
 from camtool.localize.boxes import FloatMap
 from camtool.localize.mergetree import Ints, Levels, MergeTree, column_peaks, merge_tree
 
+Whole = npt.NDArray[np.int32] | npt.NDArray[np.int64]
+
 _INT16_LEVELS = 32_000
 _DENSE_CELLS = 4
 _MAX_ERROR = 0.1
@@ -27,17 +29,17 @@ class LevelSets:
 
     Attributes:
         count: T, the number of thresholds.
-        indices: [P], int64, the threshold (0 to T - 1) at which a region stands.
-        boxes: [P, 4], int64, its box (x0, y0, x1, y1), end-exclusive.
-        areas: [P], int64, its number of pixels.
+        indices: [P], integers, the threshold (0 to T - 1) at which a region stands.
+        boxes: [P, 4], integers, its box (x0, y0, x1, y1), end-exclusive.
+        areas: [P], integers, its number of pixels.
     """
 
     count: int
-    indices: npt.NDArray[np.int64]
-    boxes: npt.NDArray[np.int64]
-    areas: npt.NDArray[np.int64]
+    indices: Whole
+    boxes: Whole
+    areas: Whole
 
-    def at(self, index: int) -> npt.NDArray[np.int64]:
+    def at(self, index: int) -> Whole:
         """Boxes [N, 4] at one threshold, in the order of `boxes.components_from_map`."""
         here = self.indices == index
         x0, y0, x1, y1 = self.boxes[here].T
@@ -49,13 +51,13 @@ class LevelSets:
         np.maximum.at(result, self.indices, scores)
         return result
 
-    def largest(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    def largest(self) -> tuple[Whole, npt.NDArray[np.bool_]]:
         """The box of the region of greatest area at each threshold.
 
         Returns:
             Boxes [T, 4], zeros where no pixel is kept; and whether there is one, [T], bool.
         """
-        most = np.zeros(self.count, dtype=np.int64)
+        most = np.zeros(self.count, dtype=self.areas.dtype)
         np.maximum.at(most, self.indices, self.areas)
         candidates = np.flatnonzero(self.areas == most[self.indices])
         found = most > 0
@@ -110,14 +112,15 @@ def sweep(heatmap: FloatMap, cuts: npt.ArrayLike, *, connectivity: int = 8) -> L
 
 def levels_of(values: FloatMap, cuts: npt.NDArray[np.float32]) -> Levels:
     """The number of cuts strictly below each value, [H, W]; no value may be NaN."""
+    values = np.ascontiguousarray(values)
     guess, error = _linear_guess(values, cuts)
     if guess is None:
         found = np.searchsorted(cuts, values.ravel(), side="left").reshape(values.shape)
         return _compact(found, len(cuts))
-    levels = _compact(guess + 1, len(cuts))
+    levels = _compact(guess, len(cuts))
     # Only a value close to a cut can have been counted on its wrong side.
     guess -= levels
-    close = np.flatnonzero((guess > -error) | (guess < error - 1))
+    close = np.flatnonzero((guess < error) | (guess > 1 - error))
     levels.ravel()[close] = np.searchsorted(cuts, values.ravel()[close], side="left")
     return levels
 
@@ -132,6 +135,7 @@ def _compact(levels: npt.NDArray[Any], count: int) -> Levels:
 def _linear_guess(values: FloatMap, cuts: npt.NDArray[np.float32]) -> tuple[FloatMap | None, float]:
     """Position of each value among evenly spaced cuts, and its greatest possible error.
 
+    The first cut is at 1, so that the whole part is the number of cuts below, save on a cut.
     None if the cuts are not spaced evenly enough for an error well below one half.
     """
     if len(cuts) < 2 or not cuts[-1] > cuts[0]:
@@ -139,15 +143,19 @@ def _linear_guess(values: FloatMap, cuts: npt.NDArray[np.float32]) -> tuple[Floa
     first = float(cuts[0])
     step = (float(cuts[-1]) - first) / (len(cuts) - 1)
     even = first + step * np.arange(len(cuts))
-    rounding = (abs(first) / step + len(cuts) + 1) * 4 * float(np.finfo(np.float32).eps)
+    rounding = (abs(first) / step + len(cuts) + 2) * 4 * float(np.finfo(np.float32).eps)
     error = float(np.abs(cuts - even).max()) / step + rounding
     if not error < _MAX_ERROR:
         return None, 0.0
-    position = values - np.float32(first)
+    position = values - np.float32(first - step)
     position *= np.float32(1 / step)
     # Values outside all cuts go where they are not taken to be close to one.
-    np.clip(position, np.float32(-0.5), np.float32(len(cuts) - 0.5), out=position)
+    np.clip(position, np.float32(0.5), np.float32(len(cuts) + 0.5), out=position)
     return position, error
+
+
+def _narrow(limit: int) -> type[np.int32] | type[np.int64]:
+    return np.int32 if limit < np.iinfo(np.int32).max else np.int64
 
 
 class _Layout(NamedTuple):
@@ -155,15 +163,18 @@ class _Layout(NamedTuple):
 
     offsets: Ints
     lengths: Ints
-    chain: Ints
-    level: Ints
+    chain: Whole
+    level: Whole
 
     @classmethod
-    def of(cls, tree: MergeTree) -> _Layout:
+    def of(cls, tree: MergeTree, side: int) -> _Layout:
         lengths = tree.birth - tree.death
         offsets = np.cumsum(lengths) - lengths
-        chain = np.repeat(np.arange(len(lengths)), lengths)
-        level = np.repeat(tree.birth + offsets, lengths) - np.arange(len(chain))
+        # The type must hold any state's number, and any chain's times twice the side.
+        kind = _narrow(max(int(lengths.sum()), len(lengths) * (2 * side + 4)))
+        chain: Whole = np.repeat(np.arange(len(lengths)).astype(kind), lengths)
+        level: Whole = np.repeat((tree.birth + offsets).astype(kind), lengths)
+        level -= np.arange(len(chain)).astype(kind)
         return cls(offsets, lengths, chain, level)
 
     def state_of(self, tree: MergeTree, region: Ints, level: Ints) -> Ints:
@@ -176,32 +187,35 @@ class _Layout(NamedTuple):
 
 
 def _states(levels: Levels, tree: MergeTree, count: int) -> LevelSets:
-    layout = _Layout.of(tree)
+    side = max(levels.shape)
+    layout = _Layout.of(tree, side)
     extents = _own_extents(levels, tree, layout)
     areas = _own_areas(levels, tree, layout, count)
     _take_in(tree, layout, extents, areas)
     # Shifted apart, the chains can share one running minimum.
-    shift = layout.chain * (2 * max(levels.shape) + 4)
-    extents = np.minimum.accumulate(extents - shift, axis=1) + shift
+    shift = layout.chain * (2 * side + 4)
+    extents -= shift
+    np.minimum.accumulate(extents, axis=1, out=extents)
+    extents += shift
     extents[2:] *= -1
     summed = np.cumsum(areas)
-    before = np.repeat((summed - areas)[np.minimum(layout.offsets, len(areas) - 1)], layout.lengths)
-    return LevelSets(count, layout.level - 1, extents.T, summed - before)
+    summed -= np.repeat(np.concatenate([[0], summed])[layout.offsets], layout.lengths)
+    return LevelSets(count, layout.level - 1, extents.T, summed)
 
 
-def _own_extents(levels: Levels, tree: MergeTree, layout: _Layout) -> Ints:
+def _own_extents(levels: Levels, tree: MergeTree, layout: _Layout) -> Whole:
     """Rows x0, y0, -x1, -y1 of the pixels that join a region in each of its states.
 
     The peaks of the runs of rows and of columns are enough: they reach as far.
     """
     width = levels.shape[1]
     flat = levels.ravel()
-    extents = np.full((4, len(layout.chain)), max(levels.shape) + 1, dtype=np.intp)
+    extents = np.full((4, len(layout.chain)), max(levels.shape) + 1, dtype=layout.chain.dtype)
     columns = column_peaks(levels)
     for axis, peaks in ((0, columns), (1, tree.row_peaks)):
         region = tree.run_regions[tree.run_of[peaks]]
         states = layout.state_of(tree, region, flat[peaks].astype(np.intp))
-        place = peaks % width if axis == 0 else peaks // width
+        place = (peaks % width if axis == 0 else peaks // width).astype(extents.dtype)
         np.minimum.at(extents[axis], states, place)
         np.minimum.at(extents[axis + 2], states, -(place + 1))
     return extents
@@ -211,8 +225,7 @@ def _own_areas(levels: Levels, tree: MergeTree, layout: _Layout, count: int) -> 
     """Number of pixels that join a region in each of its states."""
     bits = count.bit_length()
     size = len(tree.birth) << bits
-    kind = np.int32 if size <= np.iinfo(np.int32).max else np.int64
-    cells = np.repeat((tree.run_regions << bits).astype(kind), tree.run_lengths)
+    cells = np.repeat((tree.run_regions << bits).astype(_narrow(size)), tree.run_lengths)
     cells += levels.ravel()
     if size > _DENSE_CELLS * levels.size:
         return _sparse_areas(cells, bits, tree, layout)
@@ -235,7 +248,7 @@ def _sparse_areas(cells: npt.NDArray[Any], bits: int, tree: MergeTree, layout: _
     return areas
 
 
-def _take_in(tree: MergeTree, layout: _Layout, extents: Ints, areas: Ints) -> None:
+def _take_in(tree: MergeTree, layout: _Layout, extents: Whole, areas: Ints) -> None:
     """Give what a region holds at its death to the state of the region it merges into."""
     if not tree.order:
         return
@@ -258,5 +271,5 @@ def _take_in(tree: MergeTree, layout: _Layout, extents: Ints, areas: Ints) -> No
     elders, levels = tree.into[givers], tree.death[givers]
     states = layout.offsets[elders] + tree.birth[elders] - levels
     for axis in range(4):
-        np.minimum.at(extents[axis], states, taken[axis])
+        np.minimum.at(extents[axis], states, taken[axis].astype(extents.dtype))
     np.add.at(areas, states, taken[4])

@@ -13,7 +13,6 @@ holes count as objects where all contours do; no contour is the box of the first
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -24,7 +23,6 @@ from camtool.localize.overlap import Floats, box_iou
 
 REFERENCE_SIDE = 224
 REFERENCE_STEP = 0.001
-IGNORED = 255
 _TOP = 255
 
 
@@ -205,38 +203,3 @@ class ReferencePxAP:
         precision, recall = self.curve()
         gains = precision[1:] * np.diff(recall)
         return float(gains[~np.isnan(precision[1:])].sum() * 100)
-
-
-def reference_mask(
-    masks: Sequence[Path], ignore: Path | None, side: int = REFERENCE_SIDE
-) -> npt.NDArray[np.uint8]:
-    """The mask of an image from the files of its objects.
-
-    Args:
-        masks: Grey pictures, above 0 in the object; the object is in any of them.
-        ignore: A picture of the region that does not count, except where the object is.
-        side: Side of the result.
-
-    Returns:
-        [side, side], uint8: 1 in the object, 255 ignored, 0 elsewhere.
-
-    Raises:
-        OSError: If a file can't be read as a picture.
-    """
-    inside = np.zeros((side, side), dtype=bool)
-    for path in masks:
-        inside |= _grey(path, side) > 0
-    result = inside.astype(np.uint8)
-    if ignore is not None:
-        result[(_grey(ignore, side) > 0) & ~inside] = IGNORED
-    return result
-
-
-def _grey(path: Path, side: int) -> npt.NDArray[np.uint8]:
-    data = np.frombuffer(path.read_bytes(), dtype=np.uint8)
-    picture = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) if data.size else None
-    if picture is None:
-        raise OSError(f"{path} is not a picture")
-    return np.asarray(
-        cv2.resize(picture, (side, side), interpolation=cv2.INTER_NEAREST), dtype=np.uint8
-    )

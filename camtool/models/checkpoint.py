@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pickle
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -21,6 +22,13 @@ NESTS = ("state_dict", "model_state_dict", "model", "ema", "model_ema", "state_d
 """Keys under which training scripts keep the state dict, in the order in which they are tried."""
 
 _BOOKKEEPING = {"n_averaged"}
+
+_RENAMED = (
+    (re.compile(r"\b(norm|conv)\.([12])\."), r"\1\2."),
+    (re.compile(r"\bmlp\.linear_1\."), "mlp.0."),
+    (re.compile(r"\bmlp\.linear_2\."), "mlp.3."),
+)
+"""Parts that torchvision renamed after it published weights: of DenseNet, and of ViT."""
 
 
 def read_state(path: Path) -> State:
@@ -126,8 +134,11 @@ def build_from_state(factory: Factory, state: State, origin: str) -> nn.Module:
         module = factory(classes, state)
         wanted = module.state_dict()
     _check(state, wanted, origin)
-    state = {key: value.to(wanted[key].dtype) for key, value in state.items()}
-    module.load_state_dict(state, assign=True)
+    # The names fit by now, so the tensors are in the layout of the architecture as it is today;
+    # MNASNet refuses a state dict that does not say so.
+    fitting = OrderedDict((key, value.to(wanted[key].dtype)) for key, value in state.items())
+    fitting._metadata = getattr(wanted, "_metadata", {})  # type: ignore[attr-defined]
+    module.load_state_dict(fitting, assign=True)
     _materialise(module, factory, classes, state)
     return module.requires_grad_(False).eval()
 
@@ -137,11 +148,18 @@ def strip_prefixes(state: State, wanted: Iterable[str]) -> State:
     wanted = set(wanted)
     renamed: State = {}
     for key, value in state.items():
-        parts = key.split(".")
-        rests = (".".join(parts[i:]) for i in range(len(parts)))
-        name = next((rest for rest in rests if rest in wanted), key)
+        name = next((name for name in _names_for(key) if name in wanted), key)
         renamed[key if name in renamed else name] = value
     return renamed
+
+
+def _names_for(key: str) -> Iterator[str]:
+    """The name, then it without its leading parts; each as it is, and as parts were renamed."""
+    spellings = [key, *(pattern.sub(new, key) for pattern, new in _RENAMED if pattern.search(key))]
+    parts = key.count(".") + 1
+    for dropped in range(parts):
+        for spelling in spellings:
+            yield spelling.split(".", dropped)[-1]
 
 
 def _other_classes(state: State, wanted: State) -> int | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from camtool.models.checkpoint import read_state
 from camtool.models.errors import ModelError
-from camtool.models.gapnet import gapnet
+from camtool.models.gapnet import GapNet, gapnet
 from camtool.models.hub import sha256
 from camtool.preprocessing import Preprocessing
 
@@ -53,13 +53,15 @@ def metadata(path: Path) -> dict[str, Any] | None:
         return None
     if facts.get("format") != "camtool-gapnet":
         return None
-    for key in ("architecture", "labels", "preprocessing"):
+    for key in {"architecture", "labels", "wnids", "preprocessing"} & facts.keys():
         facts[key] = json.loads(facts[key])
     return facts
 
 
-def load_gapnet(path: Path) -> tuple[Any, tuple[str, ...], Preprocessing]:
-    """A gapnet from its file: the network in float32, its labels, and its preprocessing.
+def load_gapnet(
+    path: Path,
+) -> tuple[GapNet, tuple[str, ...], tuple[str, ...], Preprocessing]:
+    """A gapnet from its file: the network in float32, labels, WordNet ids, preprocessing.
 
     Raises:
         ModelError: The file is no gapnet, or damaged.
@@ -79,4 +81,5 @@ def load_gapnet(path: Path) -> tuple[Any, tuple[str, ...], Preprocessing]:
         std=tuple(spec["std"]),
         interpolation=spec["interpolation"],
     )
-    return module.requires_grad_(False).eval(), tuple(facts["labels"]), preprocessing
+    names = tuple(facts["labels"]), tuple(facts.get("wnids", ()))
+    return module.requires_grad_(False).eval(), *names, preprocessing

@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from functools import lru_cache
+from http.client import HTTPException
 from pathlib import Path
 from urllib.error import URLError
 from urllib.parse import urlsplit
@@ -98,7 +99,7 @@ def _download(url: str, path: Path, name: str) -> None:
         hub.download_url_to_file(address, str(path), _digits(path.name) or None, progress=True)
     except RuntimeError as error:
         raise ModelError(f"{address}: the download is damaged ({error})") from None
-    except (URLError, OSError, ValueError) as error:
+    except (URLError, HTTPException, OSError, ValueError) as error:
         reason = getattr(error, "reason", None) or error
         raise ModelError(
             f"the weights of {name} can't be downloaded ({reason}); put the file of {url} at "

@@ -6,10 +6,10 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from importlib import resources
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import torch
 from torch import nn
 
 from camtool.models import embedded, hub, zoo
@@ -36,6 +36,7 @@ class Network:
         sha256: Of the weights' file; None if there is none.
         labels: One for each class; empty if unknown.
         preprocessing: What it expects of its input.
+        synsets: WordNet ids of the classes, as data sets name them; empty if unknown.
     """
 
     module: nn.Module
@@ -44,6 +45,7 @@ class Network:
     sha256: str | None
     labels: tuple[str, ...]
     preprocessing: Preprocessing
+    synsets: tuple[str, ...] = ()
 
 
 def load_network(
@@ -111,7 +113,8 @@ def random_network(name: str) -> Network:
         entry = zoo.classic_entry(name)
         preprocessing = entry.preprocessing if entry else Preprocessing()
         labels = entry.labels if entry else ()
-    return Network(module, name, "random (seed 0)", None, labels, preprocessing)
+    synsets = synsets_of(labels)
+    return Network(module, name, "random (seed 0)", None, labels, preprocessing, synsets)
 
 
 def _automatic(weights: str | os.PathLike[str] | None) -> Network:
@@ -160,8 +163,9 @@ def _say(line: str) -> None:
 
 
 def _gapnet(path: Path) -> Network:
-    module, labels, preprocessing = embedded.load_gapnet(path)
-    return Network(module, GAPNET, path.name, hub.sha256(path), labels, preprocessing)
+    module, labels, synsets, preprocessing = embedded.load_gapnet(path)
+    digest = hub.sha256(path)
+    return Network(module, GAPNET, path.name, digest, labels, preprocessing, synsets)
 
 
 def _from_path(path: Path, weights: str | os.PathLike[str] | None) -> Network:
@@ -236,9 +240,12 @@ def _from_file(
         entry = entry or zoo.classic_entry(name)
         preprocessing = entry.preprocessing if entry else Preprocessing()
         labels = entry.labels if entry else ()
-    return Network(module, name, str(path), digest, labels, preprocessing)
+    return Network(module, name, str(path), digest, labels, preprocessing, synsets_of(labels))
 
 
-def default_dtype_of(module: nn.Module) -> torch.dtype:
-    """The dtype of a network's parameters; float32 if it has none."""
-    return next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
+def synsets_of(labels: Sequence[str]) -> tuple[str, ...]:
+    """ImageNet's 1,000 WordNet ids where the labels are ImageNet's; their order is by id."""
+    if len(labels) != 1000:
+        return ()
+    text = resources.files("camtool.models").joinpath("imagenet_synsets.txt").read_text()
+    return tuple(text.split())

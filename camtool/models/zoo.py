@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -205,11 +204,19 @@ def identify(state: State) -> str | None:
     return None
 
 
-def _candidates(state: State) -> Iterator[str]:
+def _candidates(state: State) -> list[str]:
+    """Every architecture that it may be, those of nearly as many parameters first."""
+    from torchvision import models
+
     regnet = any("trunk_output" in key for key in state)
-    for name in torchvision_names():
-        if name.startswith("regnet") == regnet:
-            yield name
+    names = [name for name in torchvision_names() if name.startswith("regnet") == regnet]
+    total = sum(value.numel() for value in state.values())
+
+    def distance(name: str) -> int:
+        published = [weights.meta["num_params"] for weights in models.get_model_weights(name)]
+        return min((abs(number - total) for number in published), default=total)
+
+    return sorted(names, key=distance)
 
 
 def _alike(have: State, wanted: State) -> bool:

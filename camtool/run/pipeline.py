@@ -9,6 +9,7 @@ of one that was not interrupted.
 from __future__ import annotations
 
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -113,7 +114,8 @@ class Pipeline(Generic[R]):
 
     Attributes:
         model: The model.
-        finish: What is made of each explanation, in a writer's thread.
+        finish: What is made of each explanation, in a writer's thread; told the milliseconds
+            of work that the picture took so far.
         fail: What is made of each picture that failed.
         indices: Classes to explain in every picture; empty for the `topk` best of each.
         topk: How many, where no class is named.
@@ -124,7 +126,7 @@ class Pipeline(Generic[R]):
     """
 
     model: CamModel
-    finish: Callable[[Job, Explanation], R]
+    finish: Callable[[Job, Explanation, float], R]
     fail: Callable[[Job, Failed], R]
     indices: Sequence[int] = ()
     topk: int = 1
@@ -178,9 +180,11 @@ class Pipeline(Generic[R]):
         return _Chunk(chunk, {j.number: self._readers.submit(self._prepare, j) for j in open_jobs})
 
     def _prepare(self, job: Job) -> _Ready | Failed:
+        start = time.perf_counter()
         try:
             chosen = [*self.indices] if job.target is None else self.model.resolve(job.target)
-            return _Ready(job, self.model.prepare(job.source, self.max_pixels), chosen)
+            prepared = self.model.prepare(job.source, self.max_pixels)
+            return _Ready(job, prepared, chosen, _milliseconds(start))
         except ImageError as error:
             return Failed(error.name, error.reason)
         except TargetError as error:
@@ -220,6 +224,7 @@ class Pipeline(Generic[R]):
     def _explain(self, batch: list[_Ready]) -> list[Future[tuple[int, R]]]:
         """One forward pass, in a lane's thread; the results go on to the writers."""
         indices = [ready.indices for ready in batch] if batch and batch[0].indices else None
+        start = time.perf_counter()
         try:
             results = self.model.explain_indices([r.prepared for r in batch], indices, self.topk)
         except torch.OutOfMemoryError:
@@ -228,8 +233,9 @@ class Pipeline(Generic[R]):
             return self._give_up(batch, "the device's memory does not suffice for one picture")
         except ModelError as error:
             return self._give_up(batch, str(error))
+        share = _milliseconds(start) / len(batch)
         return [
-            self._writers.submit(self._finish, ready.job, result)
+            self._writers.submit(self._finish, ready, result, share)
             for ready, result in zip(batch, results, strict=True)
         ]
 
@@ -247,8 +253,8 @@ class Pipeline(Generic[R]):
             for ready in batch
         ]
 
-    def _finish(self, job: Job, explanation: Explanation) -> tuple[int, R]:
-        return job.number, self.finish(job, explanation)
+    def _finish(self, ready: _Ready, explanation: Explanation, share: float) -> tuple[int, R]:
+        return ready.job.number, self.finish(ready.job, explanation, ready.milliseconds + share)
 
     def _fail(self, job: Job, failed: Failed) -> tuple[int, R]:
         return job.number, self.fail(job, failed)
@@ -267,6 +273,7 @@ class _Ready:
     job: Job
     prepared: Prepared
     indices: list[int]
+    milliseconds: float
 
 
 @dataclass(frozen=True)
@@ -283,3 +290,7 @@ class _Running(Generic[R]):
 
     failed: list[tuple[Job, Failed]] = field(default_factory=list)
     batches: list[Future[list[Future[tuple[int, R]]]]] = field(default_factory=list)
+
+
+def _milliseconds(start: float) -> float:
+    return (time.perf_counter() - start) * 1000

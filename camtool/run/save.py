@@ -16,8 +16,9 @@ from camtool.files import write_atomically
 if TYPE_CHECKING:
     from camtool.render.overlay import Look
 
-Kind: TypeAlias = Literal["panel", "overlay", "heatmap", "npz", "json"]
+Kind: TypeAlias = Literal["panel", "overlay", "heatmap", "boxes", "npz", "json"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+PER_CLASS = ("overlay", "heatmap", "boxes")
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class Views:
     """What is written for each picture, and how it looks.
 
     Attributes:
-        kinds: Which files.
+        kinds: Which files. "overlay" is the picture with a map on it, "heatmap" the map alone,
+            "boxes" the picture with a map's largest box: one for each class.
         look: Colours and scale of panel, overlays and heatmaps.
         boxes: Draw boxes, and list them in the JSON record.
         threshold: Of the boxes, relative to the map's maximum.
@@ -99,7 +101,7 @@ def save_views(
         ):
             write_atomically(path, content)
         names = [str(path) for path in paths]
-        written[kind] = names if kind in ("overlay", "heatmap") else names[0]
+        written[kind] = names if kind in PER_CLASS else names[0]
     return written
 
 
@@ -112,6 +114,8 @@ def _contents(explanation: Explanation, kind: Kind, views: Views, suffix: str) -
     elif kind == "json":
         record = explanation.to_dict(views.threshold, views.boxes)
         yield json.dumps(record, indent=1).encode()
+    elif kind == "boxes":
+        yield from _box_contents(explanation, views, suffix)
     elif kind == "heatmap":
         # The map alone is the map painted, fully opaque, on black.
         black = replace(explanation, image=np.zeros_like(explanation.image))
@@ -127,3 +131,12 @@ def _overlay_contents(explanation: Explanation, views: Views, suffix: str) -> It
     for k, picture in enumerate(explanation.overlays(views.look)[0]):
         boxes = explanation.boxes(k, views.threshold)[:1] if views.boxes else []
         yield encode(draw_boxes(picture, boxes) if boxes else picture, suffix)
+
+
+def _box_contents(explanation: Explanation, views: Views, suffix: str) -> Iterator[bytes]:
+    from camtool.render.panel import draw_boxes
+
+    for k in range(len(explanation.labels)):
+        yield encode(
+            draw_boxes(explanation.image, explanation.boxes(k, views.threshold)[:1]), suffix
+        )

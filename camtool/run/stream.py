@@ -45,7 +45,7 @@ def explain_stream(
         TargetError: A target matches no class, or several; before anything is read.
     """
 
-    def finish(job: Job, explanation: Explanation) -> Result:
+    def finish(job: Job, explanation: Explanation, _milliseconds: float) -> Result:
         return job.source, explanation
 
     def fail(job: Job, failed: Failed) -> Result:

@@ -59,9 +59,9 @@ def load_mask(
     if files.trimap:
         table = np.zeros(256, dtype=np.uint8)
         table[_TRIMAP_OBJECT], table[_TRIMAP_UNSURE] = OBJECT, IGNORED
-        return np.asarray(table[pictures[0]])
+        return np.asarray(table[pictures[0]], dtype=np.uint8)
     inside = np.any([picture > 0 for picture in pictures], axis=0)
-    mask = inside.astype(np.uint8)
+    mask: Mask = np.asarray(inside, dtype=np.uint8)
     if files.ignore is not None:
         ignored = _resize(reader(files.ignore), width, height) > 0
         mask[ignored & ~inside] = IGNORED

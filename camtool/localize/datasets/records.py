@@ -144,10 +144,10 @@ def match_labels(
     known.update({synset: index for index, synset in enumerate(synsets)})
     matched, problems = [], []
     for record in records:
-        label = record.label
-        found = label if isinstance(label, int) else known.get(label, known.get(_plain(label)))
+        given = record.label
+        found = given if isinstance(given, int) else known.get(given, known.get(_plain(given)))
         if found is None or not 0 <= found < len(labels):
-            problems.append(Problem(str(record.path), f"the network has no label {label!r}"))
+            problems.append(Problem(str(record.path), f"the network has no label {given!r}"))
         else:
             matched.append(replace(record, label=found))
     return Dataset(matched, problems)

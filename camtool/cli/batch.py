@@ -1,0 +1,153 @@
+"""`camtool batch`: a folder of any size."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from camtool.cli import common
+
+if TYPE_CHECKING:
+    from camtool.explainer import CamModel
+    from camtool.run.folder import Plan, Summary
+
+
+def batch(
+    source: Annotated[str, typer.Argument(help="Folder, glob pattern, or list (text or CSV).")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the results.")],
+    model: common.Model = "auto",
+    weights: common.Weights = None,
+    labels: common.Labels = None,
+    target: common.Target = None,
+    topk: common.TopK = 1,
+    fit: common.FitMode = "whole",
+    size: common.Size = None,
+    save: Annotated[
+        str,
+        typer.Option("--save", help="Any of overlay,panel,heatmap,boxes,npz,json; or none."),
+    ] = "overlay",
+    picture_format: Annotated[
+        str, typer.Option("--format", help="Of overlays and heatmaps: jpg, png or webp.")
+    ] = "jpg",
+    results: Annotated[
+        str | None,
+        typer.Option("--results", help="Any of parquet,csv,jsonl; default parquet."),
+    ] = None,
+    coco: Annotated[bool, typer.Option("--coco", help="Write the boxes as COCO JSON too.")] = False,
+    report: Annotated[
+        bool, typer.Option("--report/--no-report", help="Write report.html, for people.")
+    ] = True,
+    recursive: Annotated[
+        bool, typer.Option("--recursive/--no-recursive", help="Go into sub-folders.")
+    ] = True,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Begin anew, whatever is there.")
+    ] = False,
+    boxes: common.Boxes = False,
+    threshold: common.Threshold = 0.2,
+    signed: common.Signed = False,
+    colormap: common.Colormap = None,
+    opacity: common.Opacity = 0.6,
+    normalize: common.Normalize = "image",
+    full_scale: common.FullScale = 30.0,
+    device: common.Device = "auto",
+    dtype: common.Dtype = "float32",
+    batch_size: Annotated[
+        int | None,
+        typer.Option("--batch-size", min=1, help="Default: 8 on a CPU, measured on a GPU."),
+    ] = None,
+    num_workers: Annotated[
+        int | None, typer.Option("--num-workers", min=1, help="Threads; default one a core.")
+    ] = None,
+    max_pixels: common.MaxPixels = 100_000_000,
+) -> None:
+    """Explain a folder of pictures; stopped at any moment, the same command continues it."""
+    from camtool.run.folder import Plan
+
+    with common.exits():
+        views = common.make_views(
+            save, boxes, threshold, signed, colormap, opacity, normalize, full_scale
+        )
+        views = replace(views, picture="." + _one_of("--format", picture_format, _PICTURES))
+        plan = Plan(
+            source=source,
+            output=output,
+            views=views,
+            targets=tuple(target or ()),
+            topk=topk,
+            workers=num_workers,
+            formats=_formats(results),
+            coco=coco,
+            report=report,
+            recursive=recursive,
+            max_pixels=max_pixels,
+            overwrite=overwrite,
+        )
+        cam = common.load_model(model, weights, labels, device, dtype, fit, size)
+        cam.fuse()
+        plan = replace(plan, batch_size=batch_size or cam.measured_batch_size())
+        summary = _run(cam, plan, dtype)
+    _tell(summary, plan)
+    if summary.stopped or summary.failed:
+        raise typer.Exit(_code(summary))
+
+
+_PICTURES = ("jpg", "png", "webp")
+
+
+def _one_of(option: str, value: str, known: tuple[str, ...]) -> str:
+    if value not in known:
+        common.usage(f"{option} takes {', '.join(known)}, not {value!r}")
+    return value
+
+
+def _formats(results: str | None) -> tuple[str, ...]:
+    from camtool.run.results import FORMATS, parquet_available
+
+    if results is None:
+        if parquet_available():
+            return ("parquet",)
+        common.say("writing results.csv; for Parquet: pip install 'camtool[parquet]'")
+        return ("csv",)
+    wanted = tuple(_one_of("--results", part.strip(), FORMATS) for part in results.split(","))
+    if "parquet" in wanted and not parquet_available():
+        common.usage("--results parquet needs pyarrow: pip install 'camtool[parquet]'")
+    return wanted
+
+
+def _run(cam: CamModel, plan: Plan, dtype: str) -> Summary:
+    from camtool.run.discovery import SourceError
+    from camtool.run.folder import FolderRun, RunError
+    from camtool.run.progress import progress
+    from camtool.run.stop import stoppable
+
+    try:
+        with stoppable() as stop, progress() as show:
+            return FolderRun(cam, plan, dtype, show, common.say).run(stop)
+    except (SourceError, RunError) as error:
+        common.usage(str(error))
+
+
+def _code(summary: Summary) -> int:
+    from camtool.run.stop import INTERRUPTED
+
+    return INTERRUPTED if summary.stopped == "interrupted" else common.SOME_FAILED
+
+
+def _tell(summary: Summary, plan: Plan) -> None:
+    lines = [
+        f"{summary.done:,} of {summary.total:,} pictures explained, {summary.new:,} now, in "
+        f"{summary.seconds:.1f} s ({summary.rate:.1f} a second)."
+    ]
+    if summary.failed:
+        lines.append(f"{summary.failed:,} failed; {plan.output / 'failed.csv'} says why.")
+    if summary.skipped:
+        lines.append(f"{summary.skipped:,} files are no pictures.")
+    look = plan.output / ("report.html" if plan.report else f"results.{plan.formats[0]}")
+    lines.append(f"Look at {look}.")
+    if summary.stopped:
+        lines.append(f"Stopped ({summary.stopped}): the same command continues.")
+    print(" ".join(lines))

@@ -1,0 +1,206 @@
+"""`camtool evaluate`: how well a network localizes, on a data set with true boxes or masks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from camtool.cli import common
+
+if TYPE_CHECKING:
+    from camtool.explainer import CamModel
+    from camtool.localize.evaluation import Mode
+    from camtool.run.evaluate import Outcome, Store
+
+
+def evaluate(
+    data: Annotated[Path, typer.Argument(help="Folder of the data set.")],
+    data_format: Annotated[
+        str,
+        typer.Option("--format", help="csv, imagenet, cub, pets, tiny-imagenet, coco or wsol."),
+    ],
+    model: common.Model = "auto",
+    weights: common.Weights = None,
+    labels: common.Labels = None,
+    fit: Annotated[
+        str | None,
+        typer.Option("--fit", help="whole, crop or squash; default whole, or squash as reference."),
+    ] = None,
+    size: common.Size = None,
+    images: Annotated[
+        Path | None, typer.Option("--images", help="Folder of the pictures, where it is elsewhere.")
+    ] = None,
+    mode: Annotated[
+        str, typer.Option("--mode", help="plain, or reference: Choe et al. 2020 to the digit.")
+    ] = "plain",
+    threshold: common.Threshold = 0.2,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="Only so many pictures, evenly spaced.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder for metrics.json, curves and pictures."),
+    ] = None,
+    maps: Annotated[
+        Path | None,
+        typer.Option("--maps", help="Folder that keeps the maps, to measure again from them."),
+    ] = None,
+    device: common.Device = "auto",
+    dtype: common.Dtype = "float32",
+    batch_size: common.BatchSize = 8,
+    num_workers: Annotated[
+        int | None, typer.Option("--num-workers", min=1, help="Threads; default one a core.")
+    ] = None,
+    max_pixels: common.MaxPixels = 100_000_000,
+    as_json: common.AsJson = False,
+) -> None:
+    """Measure localization: boxes from maps against true boxes, beside trivial baselines."""
+    from camtool.run.evaluate import EvaluationError, Store, evaluate
+    from camtool.run.progress import counting
+
+    measured_mode = _mode(mode)
+    fit = fit or ("squash" if measured_mode == "reference" else "whole")
+    if measured_mode == "reference" and fit == "crop":
+        common.usage("--mode reference compares with whole pictures; use --fit squash or whole")
+    with common.exits():
+        dataset = _read(data, data_format, images, limit)
+        store = Store(maps, data)
+        network = _Lazy(store, model, weights, labels, device, dtype, fit, size)
+        try:
+            with counting("pictures") as progress:
+                outcome = evaluate(
+                    dataset,
+                    network.settings["labels"],
+                    network.settings["synsets"],
+                    store,
+                    network.load,
+                    mode=measured_mode,
+                    threshold=threshold,
+                    batch_size=batch_size,
+                    workers=num_workers,
+                    max_pixels=max_pixels,
+                    progress=progress,
+                )
+        except EvaluationError as error:
+            common.usage(str(error))
+        result = _result(outcome, network.settings, data_format, fit)
+        if output is not None:
+            from camtool.run.evaluation_files import write_evaluation
+
+            write_evaluation(output, outcome, result, network.settings["labels"])
+    if as_json:
+        print(json.dumps(result))
+    else:
+        _print(result, output)
+
+
+class _Lazy:
+    """The model, loaded only where maps are missing or it was named."""
+
+    def __init__(
+        self,
+        store: Store,
+        model: str,
+        weights: str | None,
+        labels: Path | None,
+        device: str,
+        dtype: str,
+        fit: str,
+        size: int | None,
+    ) -> None:
+        from camtool.run.evaluate import EvaluationError, settings_of
+
+        self._model: CamModel | None = None
+        self._load = lambda: common.load_model(model, weights, labels, device, dtype, fit, size)
+        kept = store.settings()
+        named = model != "auto" or weights is not None or labels is not None
+        if kept is not None and not named:
+            self.settings = kept
+            if size not in (None, kept["size"]) or fit != kept["fit"] or dtype != kept["dtype"]:
+                common.usage(
+                    f"{store.folder} holds maps made with another --fit, --size or --dtype"
+                )
+            return
+        self.settings = settings_of(self.load(), dtype)
+        try:
+            store.claim(self.settings)
+        except EvaluationError as error:
+            common.usage(str(error))
+
+    def load(self) -> CamModel:
+        if self._model is None:
+            self._model = self._load()
+            self._model.fuse()
+        return self._model
+
+
+def _mode(name: str) -> Mode:
+    if name == "plain":
+        return "plain"
+    if name == "reference":
+        return "reference"
+    common.usage(f"--mode takes plain or reference, not {name!r}")
+
+
+def _read(data: Path, data_format: str, images: Path | None, limit: int | None) -> Any:
+    from camtool.localize.datasets import Dataset, read_dataset
+
+    try:
+        dataset = read_dataset(data, data_format, images)
+    except (OSError, ValueError) as error:
+        common.usage(f"{data}: {error}")
+    if limit is not None and limit < len(dataset.records):
+        step = len(dataset.records) / limit
+        some = [dataset.records[int(n * step)] for n in range(limit)]
+        return Dataset(some, dataset.problems)
+    return dataset
+
+
+def _result(
+    outcome: Outcome, settings: dict[str, Any], data_format: str, fit: str
+) -> dict[str, Any]:
+    from camtool import __version__
+
+    found = outcome.evaluation.result()
+    model = {key: value for key, value in settings.items() if key not in ("labels", "synsets")}
+    return {
+        "camtool": __version__,
+        "model": model,
+        "format": data_format,
+        "fit": fit,
+        "top1": 100 * outcome.top[0] / found["images"],
+        "top5": 100 * outcome.top[1] / found["images"],
+        **found,
+        "problems": [problem._asdict() for problem in outcome.problems],
+    }
+
+
+def _print(result: dict[str, Any], output: Path | None) -> None:
+    from rich import print as show
+    from rich.table import Table
+
+    from camtool.localize.evaluation import report_rows
+
+    table = Table(
+        "metric, %", "network (95 % interval)", "threshold", "centre box", "whole image",
+        title=f"{result['model']['name']}: {result['images']:,} pictures, {result['mode']} mode, "
+        f"fit {result['fit']}, input size {result['model']['size']}",
+        title_justify="left",
+    )  # fmt: skip
+    table.add_row("Top-1 accuracy", f"{result['top1']:.1f}", "", "", "")
+    table.add_row("Top-5 accuracy", f"{result['top5']:.1f}", "", "", "")
+    for row in report_rows(result):
+        table.add_row(*row)
+    show(table)
+    problems = result["problems"]
+    if problems:
+        common.say(f"{len(problems):,} things in the data set could not be used as they stand:")
+        for problem in problems[:10]:
+            common.say(f"  {problem['path']}: {problem['reason']}")
+        if len(problems) > 10:
+            common.say("  … all of them are in metrics.json, with --output")
+    if output is not None:
+        print(f"metrics.json, curves.png and cases.html are in {output}")

@@ -1,0 +1,271 @@
+"""The training script: its parts by their laws, and a whole run on a made-up data set."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "weights"))
+
+import evaluation  # noqa: E402
+import muon  # noqa: E402
+import release  # noqa: E402
+import tinyimagenet  # noqa: E402
+import train  # noqa: E402
+
+CLASSES = 6
+RECIPE = {
+    "widths": [4, 8, 16],
+    "blocks": [1, 1],
+    "seed": 3,
+    "epochs": 3,
+    "batch": 12,
+    "muon_lr": 0.1,
+    "adam_lr": 0.01,
+    "warmup": 0.1,
+    "label_smoothing": 0.1,
+    "phases": [
+        {"until": 0.5, "sizes": [32], "scale": [0.6, 1.0], "zoom_out": 0.0},
+        {"until": 1.0, "sizes": [32, 40], "scale": [0.6, 1.0], "zoom_out": 0.3},
+    ],
+}
+
+
+def _picture(label: int, rng: np.random.Generator) -> tuple[np.ndarray, list[int]]:
+    """A square of the class's colour on grey noise, and its inclusive box."""
+    image = rng.integers(100, 140, (64, 64, 3), dtype=np.uint8)
+    x, y = (int(v) for v in rng.integers(2, 28, 2))
+    colour = [255 * bool(label + 1 & bit) for bit in (1, 2, 4)]
+    image[y : y + 30, x : x + 30] = colour
+    return image, [x, y, x + 29, y + 29]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    root = folder / "tiny"
+    rng = np.random.default_rng(0)
+    wnids = [f"n{i:08d}" for i in range(CLASSES)]
+    rows = []
+    (root / "val" / "images").mkdir(parents=True)
+    for label, wnid in enumerate(wnids):
+        images = root / "train" / wnid / "images"
+        images.mkdir(parents=True)
+        for i in range(8):
+            picture, box = _picture(label, rng)
+            cv2.imwrite(str(images / f"{wnid}_{i}.JPEG"), picture)
+        picture, box = _picture(label, rng)
+        cv2.imwrite(str(root / "val" / "images" / f"val_{label}.JPEG"), picture)
+        rows.append("\t".join([f"val_{label}.JPEG", wnid, *map(str, box)]))
+    (root / "wnids.txt").write_text("\n".join(wnids), encoding="utf-8")
+    words = [f"{wnid}\tthing {i}, object {i}" for i, wnid in enumerate(wnids)]
+    (root / "words.txt").write_text("\n".join(words), encoding="utf-8")
+    (root / "val" / "val_annotations.txt").write_text("\n".join(rows), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> train.Recipe:
+    path = tmp_path / "recipe.json"
+    path.write_text(json.dumps(RECIPE), encoding="utf-8")
+    return train.Recipe.read(path)
+
+
+def _run(
+    recipe: train.Recipe, data: Path, work: Path, stops: tuple[int, ...] = ()
+) -> dict[str, torch.Tensor]:
+    """Train for the recipe's epochs, starting over from the checkpoint after each of ``stops``."""
+    work.mkdir()
+    split = tinyimagenet.load_train(tinyimagenet.find_root(data), work / "train.npy")
+    trainer = train.Trainer(recipe, split, float("inf"), work, torch.device("cpu"))
+    for epoch in range(recipe.epochs):
+        trainer.epoch()
+        if epoch in stops:
+            trainer.save()
+            trainer = train.Trainer(recipe, split, float("inf"), work, torch.device("cpu"))
+            trainer.resume()
+    assert trainer.progress >= 1
+    return trainer.model.state_dict()
+
+
+def test_a_resumed_run_ends_where_an_uninterrupted_one_does(
+    recipe: train.Recipe, data: Path, tmp_path: Path
+) -> None:
+    whole = _run(recipe, data, tmp_path / "a")
+    parts = _run(recipe, data, tmp_path / "b", stops=(0, 1))
+    for name, value in whole.items():
+        torch.testing.assert_close(parts[name], value, atol=1e-4, rtol=1e-3)
+
+
+def test_the_rest_of_an_epoch_is_what_it_would_have_been(
+    recipe: train.Recipe, data: Path, tmp_path: Path
+) -> None:
+    split = tinyimagenet.load_train(tinyimagenet.find_root(data), tmp_path / "train.npy")
+    full = list(train.batches(split, recipe, train.Position(epoch=1)))
+    rest = list(train.batches(split, recipe, train.Position(epoch=1, step=2)))
+    assert len(full) == len(split.labels) // recipe.batch
+    assert len({int(i) for picked, _ in full for i in picked}) == len(full) * recipe.batch
+    for (picked, rng), (again, same) in zip(full[2:], rest, strict=True):
+        np.testing.assert_array_equal(picked, again)
+        np.testing.assert_array_equal(
+            train.augment(split.images[picked], recipe.phases[1], rng),
+            train.augment(split.images[again], recipe.phases[1], same),
+        )
+
+
+@given(progress=st.floats(0, 1))
+def test_the_learning_rate_rises_then_falls_to_zero(progress: float) -> None:
+    recipe = train.Recipe(**{**RECIPE, "phases": [train.Phase(**p) for p in RECIPE["phases"]]})
+    assert 0 <= recipe.rate(progress) <= 1
+    later = min(1.0, progress + 0.01)
+    if progress >= recipe.warmup:
+        assert recipe.rate(later) <= recipe.rate(progress)
+    elif later <= recipe.warmup:
+        assert recipe.rate(later) >= recipe.rate(progress)
+    assert recipe.rate(0) == recipe.rate(1) == 0
+    assert recipe.rate(recipe.warmup) == pytest.approx(1)
+
+
+def test_phases_follow_each_other(recipe: train.Recipe) -> None:
+    assert recipe.phase(0.49) is recipe.phases[0]
+    assert recipe.phase(0.5) is recipe.phase(1.0) is recipe.phases[1]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    size=st.integers(24, 96),
+    low=st.floats(0.2, 3.0),
+    spread=st.floats(0, 0.8),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_a_crop_shows_nothing_but_the_picture(
+    size: int, low: float, spread: float, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    image = np.full((64, 64, 3), (10, 120, 250), np.uint8)
+    crop = tinyimagenet.random_crop(image, size, (low, min(3.0, low + spread)), rng)
+    assert crop.shape == (size, size, 3)
+    assert (crop == (10, 120, 250)).all()
+
+
+def test_zooming_out_shrinks_the_object() -> None:
+    image = np.zeros((64, 64, 3), np.uint8)
+    image[24:40, 24:40] = 255
+    rng = np.random.default_rng(0)
+
+    def share(scale: tuple[float, float]) -> float:
+        crops = [tinyimagenet.random_crop(image, 64, scale, rng) for _ in range(50)]
+        return float(np.mean([(crop > 127).mean() for crop in crops]))
+
+    assert share((0.35, 0.5)) > share((1.0, 1.0)) > share((2.5, 3.0)) > 0
+
+
+@settings(max_examples=30, deadline=None)
+@given(rows=st.integers(2, 24), columns=st.integers(2, 24), seed=st.integers(0, 999))
+def test_orthogonalize_keeps_the_axes_and_levels_the_lengths(
+    rows: int, columns: int, seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    u, _, v = torch.linalg.svd(torch.randn(rows, columns, generator=generator), full_matrices=False)
+    lengths = 0.5 + torch.rand(min(rows, columns), generator=generator)
+    levelled = muon.orthogonalize(u * lengths @ v, steps=5)
+    inside = u.T @ levelled @ v.T
+    assert (inside - torch.diag(inside.diag())).abs().max() < 1e-3
+    assert 0.5 < inside.diag().min() <= inside.diag().max() < 1.4
+
+
+def test_muon_keeps_the_norm_and_takes_steps_of_the_rate() -> None:
+    weight = torch.nn.Parameter(torch.randn(8, 4, 3, 3, generator=torch.Generator().manual_seed(0)))
+    optimizer = muon.Muon([weight], lr=0.01)
+    for _ in range(5):
+        before = weight.detach() * (8**0.5 / weight.detach().norm())
+        weight.grad = torch.randn(8, 4, 3, 3)
+        optimizer.step()
+        assert (weight.detach() - before).norm() == pytest.approx(0.01 * 8**0.5, rel=1e-3)
+        assert weight.detach().norm() == pytest.approx(8**0.5, rel=0.02)
+
+
+box = st.tuples(*[st.integers(0, 19)] * 2, *[st.integers(1, 20)] * 2).map(
+    lambda b: [b[0], b[1], min(20, b[0] + b[2]), min(20, b[1] + b[3])]
+)
+
+
+@given(a=box, b=box)
+def test_iou_counts_pixels(a: list[int], b: list[int]) -> None:
+    masks = np.zeros((2, 20, 20), bool)
+    for mask, (x0, y0, x1, y1) in zip(masks, (a, b), strict=True):
+        mask[y0:y1, x0:x1] = True
+    expected = (masks[0] & masks[1]).sum() / (masks[0] | masks[1]).sum()
+    assert evaluation.iou(np.array([a]), np.array([b]))[0] == pytest.approx(expected)
+    np.testing.assert_array_equal(evaluation.largest_box(masks[0]), a)
+
+
+def test_largest_box_takes_the_component_with_most_pixels() -> None:
+    mask = np.zeros((20, 20), bool)
+    np.testing.assert_array_equal(evaluation.largest_box(mask), [0, 0, 0, 0])
+    mask[1, 0:9] = mask[10:14, 12:17] = True
+    np.testing.assert_array_equal(evaluation.largest_box(mask), [12, 10, 17, 14])
+
+
+def test_a_centred_box_finds_centred_objects() -> None:
+    assert evaluation.centre_baseline(np.array([[16, 16, 48, 48]] * 3), 64) == 1
+    assert evaluation.centre_baseline(np.array([[16, 16, 48, 48], [0, 0, 8, 8]]), 64) == 0.5
+
+
+def test_a_file_gives_back_the_rounded_network(recipe: train.Recipe, tmp_path: Path) -> None:
+    model = train.gapnet(recipe.widths, recipe.blocks, CLASSES)
+    model(torch.randn(8, 3, 64, 64))
+    release.round_parameters(model)
+    classes = ([f"n{i}" for i in range(CLASSES)], ["a, b"] * CLASSES)
+    description = release.metadata(asdict(recipe), classes, 96, (0.5, 0.75))
+    release.save(model, tmp_path / "net.safetensors", description)
+    again, read = release.load(tmp_path / "net.safetensors")
+    assert read == description
+    assert json.loads(read["preprocessing"])["size"] == 96
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name]), name
+
+
+def test_a_folder_without_the_layout_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"wnids\.txt"):
+        tinyimagenet.find_root(tmp_path)
+
+
+def test_one_command_trains_and_another_measures(
+    data: Path, recipe: train.Recipe, tmp_path: Path
+) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    base = [sys.executable, str(ROOT / "weights" / "train.py"), str(data), "--device", "cpu"]
+    path = tmp_path / "gapnet-1.safetensors"
+    options = ["--output", str(tmp_path), "--config", str(tmp_path / "recipe.json")]
+    trained = subprocess.run(
+        [*base, *options, "--epochs", "12"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    measured = subprocess.run(
+        [*base, "--evaluate", str(path), "--size", "64"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    log = [json.loads(line) for line in (tmp_path / "gapnet-1.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in log] == list(range(1, 13))
+    assert log[-1]["loss"] < log[0]["loss"]
+    assert "SHA-256" in trained.stdout
+    assert measured.stdout.startswith("size 64: top-1 ")
