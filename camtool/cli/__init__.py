@@ -7,6 +7,7 @@ import sys
 
 import typer
 
+from camtool.cli import common
 from camtool.cli.batch import batch
 from camtool.cli.evaluate import evaluate
 from camtool.cli.explain import explain
@@ -54,6 +55,9 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     try:
         app()
+    except ImportError as error:
+        common.say(str(error))
+        sys.exit(common.NO_MODEL)
     except BrokenPipeError:
         # The reader (`| head`) has what it wanted; python would complain again on exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

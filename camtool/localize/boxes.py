@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple
 
-import cv2
 import numpy as np
 import numpy.typing as npt
+
+from camtool.opencv import cv2
 
 FloatMap = npt.NDArray[np.float32]
 BoolMap = npt.NDArray[np.bool_]

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, Literal
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from camtool.localize import metrics, reference
 from camtool.localize.bootstrap import REPLICATES, Floats
 from camtool.localize.boxes import ZHOU_THRESHOLD, FloatMap
+from camtool.opencv import cv2
 
 Mode = Literal["plain", "reference"]
 Mask = npt.NDArray[np.uint8]
@@ -106,28 +106,8 @@ class Evaluation:
         true = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
         if len(true) == 0 and mask is None:
             raise ValueError("an image needs a true box or a mask to be evaluated")
-        grid = np.asarray(heatmap, dtype=np.float32)
-        if self.mode == "reference":
-            grid = np.asarray(cv2.resize(grid, _REFERENCE, interpolation=cv2.INTER_CUBIC))
         found = self._add_boxes(heatmap, true, size, rank) if len(true) else None
-        fitted = None if mask is None else _fit(mask, grid.shape)
-        inside: Floats = np.zeros(grid.shape)
-        if len(true):
-            inside = metrics.coverage(metrics.to_map(true, size, grid.shape), grid.shape)
-        elif fitted is not None:
-            inside = (fitted == 1).astype(np.float64)
-        maps = {
-            self._network: grid,
-            self._centre: centre_map(grid.shape),
-            self._whole: np.ones(grid.shape, dtype=np.float32),
-        }
-        for scores, values in maps.items():
-            scores.add_pointing(_pointing(values, true, size, fitted), label)
-            scores.energy.update(metrics.energy_score(values, inside))
-            if fitted is not None:
-                scores.add_pixels(values, fitted)
-        if self.mode == "reference" and fitted is not None:
-            self._reference_pixels.update(reference.reference_map(heatmap), fitted)
+        self._add_pixels(heatmap, true, size, label, mask)
         self.images += 1
         return found
 
@@ -136,7 +116,9 @@ class Evaluation:
 
         `metrics` maps a name of `TITLES` to the contestants of `CONTESTANTS`, each with `value`,
         `low`, `high` (percent, 95 % interval), `threshold` (or null; for the centred box the
-        side as a fraction of the image's) and `curve`.
+        side as a fraction of the image's) and `curve`; PxAP has `precision` and `recall`
+        instead of a curve. The centred box always has its best size for a metric, as the
+        network has its best threshold.
 
         Raises:
             ValueError: If no image was added.
@@ -146,7 +128,10 @@ class Evaluation:
         contestants = dict(
             zip(CONTESTANTS, (self._network, self._centre, self._whole), strict=True)
         )
-        found = {name: scores.figures(self.threshold) for name, scores in contestants.items()}
+        found = {name: scores.figures() for name, scores in contestants.items()}
+        # A constant box has no threshold: beside the network at one stands the box at its best.
+        if self._network.with_boxes:
+            found["network"].update(self._network.at(self.threshold))
         if self.mode == "reference" and "pxap" in found["network"]:
             found["network"]["pxap"]["value"] = self._reference_pixels.result()
         return {
@@ -181,6 +166,36 @@ class Evaluation:
         self._whole.add_overlaps(centred[-1:], centred[-1:], rank)
         return float(largest[int(np.abs(self.thresholds - self.threshold).argmin())])
 
+    def _add_pixels(
+        self,
+        heatmap: FloatMap,
+        true: Floats,
+        size: tuple[int, int],
+        label: int,
+        mask: Mask | None,
+    ) -> None:
+        """What is measured pixel by pixel: by the boxes where there are any, else by the mask."""
+        grid = pixels = np.asarray(heatmap, dtype=np.float32)
+        if self.mode == "reference":
+            grid = np.asarray(cv2.resize(grid, _REFERENCE, interpolation=cv2.INTER_CUBIC))
+            pixels = reference.reference_map(heatmap).astype(np.float32)
+        fitted = None if mask is None else _fit(mask, grid.shape)
+        centre, whole = centre_map(grid.shape), np.ones(grid.shape, dtype=np.float32)
+        inside = _inside(true, size, grid.shape, fitted)
+        for scores, values in (
+            (self._network, grid),
+            (self._centre, centre),
+            (self._whole, whole),
+        ):
+            scores.add_pointing(_pointing(values, true, size, fitted), label)
+            scores.energy.update(metrics.energy_score(values, inside))
+        if fitted is not None:
+            self._network.add_mask(pixels, fitted)
+            self._centre.add_mask(centre, fitted)
+            self._whole.add_mask(whole, fitted)
+            if self.mode == "reference":
+                self._reference_pixels.update(reference.reference_map(heatmap), fitted)
+
 
 class _Scores:
     """The metrics of one contestant."""
@@ -204,12 +219,12 @@ class _Scores:
         for mean, score in zip((self.pointing, self.pointing_15), scores, strict=True):
             mean.update(score, label)
 
-    def add_pixels(self, values: FloatMap, mask: Mask) -> None:
+    def add_mask(self, values: FloatMap, mask: Mask) -> None:
         self.pixels.update(values, mask)
         self.with_masks = True
 
-    def figures(self, threshold: float) -> dict[str, dict[str, Any]]:
-        found = dict(self._box_figures(threshold)) if self.with_boxes else {}
+    def figures(self) -> dict[str, dict[str, Any]]:
+        found = dict(self._best()) if self.with_boxes else {}
         if self.with_masks:
             pixels = self.pixels.result()
             found["pxap"] = {
@@ -223,17 +238,26 @@ class _Scores:
         found["energy"] = _plain(self.energy.result())
         return found
 
-    def _box_figures(self, threshold: float) -> Iterator[tuple[str, dict[str, Any]]]:
-        yield "gt_known", _plain(self.largest.gt_known(threshold))
-        yield "max_box_acc", _plain(self.largest.max_box_acc())
+    def at(self, threshold: float) -> dict[str, dict[str, Any]]:
+        found = {"gt_known": _plain(self.largest.gt_known(threshold))}
+        if self.ranked:
+            for guesses in metrics.GUESSES:
+                figure = self.largest.top_loc_at(guesses, threshold)
+                found[f"top{guesses}_loc"] = _plain(figure)
+        return found
+
+    def _best(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        best = _plain(self.largest.max_box_acc())
+        yield "gt_known", best
+        yield "max_box_acc", best
         yield "max_box_acc_v2", _plain(self.every.max_box_acc_v2())
         for iou in metrics.IOUS:
             yield f"max_box_acc_v2_{iou * 100:.0f}", _plain(self.every.max_box_acc(iou))
         if self.ranked:
             for guesses in metrics.GUESSES:
-                name = f"top{guesses}_loc"
-                yield name, _plain(self.largest.top_loc_at(guesses, threshold))
-                yield f"{name}_best", _plain(self.largest.top_loc(guesses))
+                figure = _plain(self.largest.top_loc(guesses))
+                yield f"top{guesses}_loc", figure
+                yield f"top{guesses}_loc_best", figure
 
 
 def report_rows(result: dict[str, Any]) -> list[tuple[str, str, str, str, str]]:
@@ -276,6 +300,15 @@ def _pointing(
     else:
         exact, near = (metrics.mask_pointing_score(values, mask, size, reach) for reach in _REACHES)
     return exact, near
+
+
+def _inside(
+    true: Floats, size: tuple[int, int], shape: tuple[int, ...], mask: Mask | None
+) -> Floats:
+    """Share of each pixel of a map that belongs to the object."""
+    if len(true) or mask is None:
+        return metrics.coverage(metrics.to_map(true, size, shape), shape)
+    return np.asarray(mask == 1, dtype=np.float64)
 
 
 def _plain(figure: metrics.Figure) -> dict[str, Any]:

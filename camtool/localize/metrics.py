@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -17,6 +16,7 @@ from camtool.localize.bootstrap import REPLICATES, BootstrapSums, Estimate, Floa
 from camtool.localize.boxes import FloatMap
 from camtool.localize.levelset import levels_of, relative_cuts, sweep
 from camtool.localize.overlap import box_iou
+from camtool.opencv import cv2
 
 IOUS = (0.3, 0.5, 0.7)
 GUESSES = (1, 5)

@@ -15,11 +15,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from camtool.localize.overlap import Floats, box_iou
+from camtool.opencv import cv2
 
 REFERENCE_SIDE = 224
 REFERENCE_STEP = 0.001

@@ -47,7 +47,7 @@ def _parse(path: Path, text: str) -> tuple[str, ...]:
         raise ModelError(f"{path}: is not JSON ({error})") from None
     if isinstance(value, dict):
         value = _from_mapping(path, value)
-    if not isinstance(value, list):
+    if not isinstance(value, list) or [] in value:
         raise ModelError(f"{path}: must hold a list of labels, or an object from index to label")
     return tuple(str(item[-1] if isinstance(item, list) else item) for item in value)
 

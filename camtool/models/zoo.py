@@ -206,17 +206,26 @@ def identify(state: State) -> str | None:
 
 def _candidates(state: State) -> list[str]:
     """Every architecture that it may be, those of nearly as many parameters first."""
+    regnet = any("trunk_output" in key for key in state)
+    total = sum(value.numel() for value in state.values())
+    sizes = {
+        name: _published_size(name, total)
+        for name in torchvision_names()
+        if name.startswith("regnet") == regnet
+    }
+    names = [name for name, size in sizes.items() if size <= total + _LARGEST_HEADS]
+    return sorted(names, key=lambda name: abs(sizes[name] - total))
+
+
+_LARGEST_HEADS = 2 * 1000 * (7392 + 1)
+"""Parameters that a file of fewer classes may lack: two heads on RegNet's 7,392 channels."""
+
+
+def _published_size(name: str, default: int) -> int:
     from torchvision import models
 
-    regnet = any("trunk_output" in key for key in state)
-    names = [name for name in torchvision_names() if name.startswith("regnet") == regnet]
-    total = sum(value.numel() for value in state.values())
-
-    def distance(name: str) -> int:
-        published = [weights.meta["num_params"] for weights in models.get_model_weights(name)]
-        return min((abs(number - total) for number in published), default=total)
-
-    return sorted(names, key=distance)
+    published = [int(weights.meta["num_params"]) for weights in models.get_model_weights(name)]
+    return min(published, default=default)
 
 
 def _alike(have: State, wanted: State) -> bool:

@@ -63,7 +63,7 @@ def table(name: str) -> NDArray[np.uint8]:
 
 
 def _opencv(name: str) -> NDArray[np.uint8]:
-    import cv2
+    from camtool.opencv import cv2
 
     ramp = np.arange(256, dtype=np.uint8)[:, None]
     bgr = cv2.applyColorMap(ramp, getattr(cv2, f"COLORMAP_{name.upper()}"))

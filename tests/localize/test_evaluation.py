@@ -45,7 +45,7 @@ def test_all_metrics_for_all_contestants(mode):
     for figures in result["metrics"].values():
         assert tuple(figures) == CONTESTANTS
         for figure in figures.values():
-            assert 0 <= figure["low"] <= figure["high"] <= 100
+            assert 0 <= figure["low"] <= figure["high"] <= 100.001
             assert 0 <= figure["value"] <= 100
     json.dumps(result, allow_nan=False)
     assert len(report_rows(result)) == len(TITLES)
@@ -96,6 +96,15 @@ def test_reference_figures_are_those_of_the_reference_functions():
     assert metrics["max_box_acc"]["network"]["curve"] == single[1].tolist()
     assert metrics["max_box_acc_v2"]["network"]["value"] == np.average([c.max() for c in multi])
     assert metrics["pxap"]["network"]["value"] == pixels.result()
+
+
+def test_baselines_stand_at_their_best_beside_the_network_at_a_threshold():
+    metrics = evaluate("plain")["metrics"]
+    for who in CONTESTANTS[1:]:
+        assert metrics["gt_known"][who] == metrics["max_box_acc"][who]
+    network = metrics["gt_known"]["network"]
+    assert network["threshold"] == 0.2
+    assert network["value"] == network["curve"][200]
 
 
 def test_update_returns_the_overlap_at_the_threshold():

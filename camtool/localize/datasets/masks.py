@@ -6,10 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+
+from camtool.opencv import cv2
 
 Mask = npt.NDArray[np.uint8]
 
