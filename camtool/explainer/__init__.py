@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from camtool.explainer.explanation import Explanation
-from camtool.explainer.model import CamModel, load
+from camtool.explainer.loading import load
+from camtool.explainer.model import CamModel
 
 __all__ = ["CamModel", "Explanation", "load"]

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import copy
-import os
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -16,12 +13,12 @@ from torch import Tensor, nn
 
 from camtool.explainer.device import pick_device, pick_dtype, true_float32
 from camtool.explainer.explanation import Explanation, split_batch
+from camtool.explainer.prepared import Prepared, same_shape
 from camtool.explainer.tune import measure_batch_size
 from camtool.images import (
     FITS,
     MAX_PIXELS,
     Fit,
-    Geometry,
     display_name,
     prepare,
     read_image,
@@ -36,37 +33,22 @@ from camtool.models import (
     features_of,
     find_head,
     labels_for,
-    load_network,
     resolve_target,
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
     from camtool.images.read import ImageSource
     from camtool.models.load import Labels
+    from camtool.run.pipeline import Failed
 
 Targets: TypeAlias = "int | str | Sequence[int | str] | None"
 
 BATCH_SIZE = 8
 """Pictures to a forward pass; on a CPU larger batches were seen to be slower for each picture."""
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A picture that is ready for the network.
-
-    Attributes:
-        name: What it is called.
-        image: uint8 [H,W,3], the original.
-        pixels: uint8 [h,w,3], resized to the network's input.
-        geometry: How the second lies on the first.
-    """
-
-    name: str
-    image: NDArray[np.uint8]
-    pixels: NDArray[np.uint8]
-    geometry: Geometry
 
 
 class CamModel:
@@ -356,6 +338,52 @@ class CamModel:
             results |= zip(numbers, self.explain_indices(batch, indices, topk), strict=True)
         return [results[number] for number in range(len(prepared))]
 
+    def explain_folder(
+        self,
+        source: str | os.PathLike[str],
+        targets: Targets = None,
+        topk: int = 1,
+        *,
+        batch_size: int | None = None,
+        max_pixels: int = MAX_PIXELS,
+        recursive: bool = True,
+        workers: int | None = None,
+    ) -> Iterator[tuple[Path, Explanation | Failed]]:
+        """Explain every picture of a folder, yielding results as they come.
+
+        Reading and forward passes go on while a result is looked at; only a few batches are in
+        memory at a time. `fuse` before it makes it faster on a CPU.
+
+        Args:
+            source: A folder, a glob pattern, or a list of paths (text or CSV) that may carry a
+                target for each picture.
+            targets: Classes by index or label for pictures without a target of their own; None
+                for the `topk` best of each.
+            topk: How many, where no class is named.
+            batch_size: Most pictures to a forward pass; None for what suits the device.
+            max_pixels: Refuse larger pictures.
+            recursive: Go into sub-folders.
+            workers: Threads; None for one a core.
+
+        Yields:
+            The path of each picture with its explanation, or with a `Failed` that says why there
+            is none, in the order of names, or of the list.
+
+        Raises:
+            SourceError: `source` is nothing, or holds no picture; a ValueError.
+            TargetError: One of `targets` matches no class, or several.
+
+        Example:
+            >>> for path, result in model.explain_folder("photos", topk=3):
+            ...     print(path, result)
+        """
+        # Runs use models; imported where it is used, the arrow between the rooms stays one-way.
+        from camtool.run.stream import explain_folder
+
+        yield from explain_folder(
+            self, os.fspath(source), targets, topk, batch_size, max_pixels, recursive, workers
+        )
+
     def describe(self) -> dict[str, Any]:
         """The JSON record of the model."""
         head = self.head
@@ -382,44 +410,3 @@ def _class_maps(features: Tensor, weight: Tensor | None, chosen: Tensor) -> Tens
     if bool((chosen == chosen[:1]).all()):
         return class_activation_map(features, weight[chosen[0]])
     return class_activation_map(features, weight[chosen])
-
-
-def same_shape(prepared: Sequence[Prepared], batch_size: int) -> Iterator[list[int]]:
-    """Numbers of pictures whose inputs have one shape, at most `batch_size` at a time."""
-    shapes: dict[tuple[int, int], list[int]] = defaultdict(list)
-    for number, item in enumerate(prepared):
-        shapes[item.geometry.input].append(number)
-    for numbers in shapes.values():
-        for start in range(0, len(numbers), batch_size):
-            yield numbers[start : start + batch_size]
-
-
-def load(
-    model: str | os.PathLike[str] | nn.Module = "auto",
-    weights: str | os.PathLike[str] | None = None,
-    labels: Labels = None,
-    device: str = "auto",
-    dtype: str = "float32",
-    fit: Fit = "whole",
-    size: int | None = None,
-) -> CamModel:
-    """Load a network and find the head that its class activation maps come from.
-
-    Args:
-        model: "auto" (ResNet-50 if its weights are on this machine, else the embedded network),
-            an architecture of torchvision ("resnet50") or "timm/NAME", "gapnet", the path of a
-            checkpoint, or a module, which is left as it is.
-        weights: None for the published default, a published entry's name ("IMAGENET1K_V1"),
-            "random", or a checkpoint (.pth, .pt, .safetensors).
-        labels: One for each class, or a file: one a line, or JSON.
-        device: "auto" takes CUDA, then MPS, then the CPU; a module stays where it is.
-        dtype: Number format of the body: "float32" (never TF32), "bfloat16" or "float16".
-        fit: "whole": the whole picture, aspect kept; "crop": as the weights were evaluated;
-            "squash": square, aspect lost.
-        size: Side of the input in pixels; None for that of the weights.
-
-    Raises:
-        ModelError: The network can't be had, or is not what was asked.
-        HeadError: Its head gives no exact class maps; says what was found.
-    """
-    return CamModel(load_network(model, weights), labels, device, dtype, fit, size)

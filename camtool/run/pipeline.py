@@ -11,25 +11,28 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
+import numpy as np
 import torch
 
-from camtool.images import MAX_PIXELS, ImageError, display_name
+from camtool.images import MAX_PIXELS, ImageError, display_name, read_image
+from camtool.images.read import printable
 from camtool.models import ModelError, TargetError
 
 if TYPE_CHECKING:
     from camtool.explainer import CamModel, Explanation
-    from camtool.explainer.model import Prepared
+    from camtool.explainer.prepared import Prepared
     from camtool.images.read import ImageSource
 
 BATCHES_IN_CHUNK = 4
-CHUNKS_AHEAD = 2
+ORIGINALS = 1 << 30
+"""Bytes of original pictures on their way; one too large for its part is read again in the end."""
 
 Shape: TypeAlias = tuple[int, int]
 R = TypeVar("R")
@@ -136,12 +139,15 @@ class Pipeline(Generic[R]):
     warn: Callable[[str], None] = print
     _halved: bool = field(default=False, init=False)
 
-    def run(self, jobs: Iterable[Job]) -> Iterator[list[R]]:
+    def run(
+        self, jobs: Iterable[Job], stopping: Callable[[], bool] = lambda: False
+    ) -> Generator[list[R], None, None]:
         """Explain pictures.
 
         Args:
             jobs: The pictures. Those that carry a shape are finished; they are read again only
                 where they share a batch with one that is not.
+            stopping: Asked before each chunk whether to begin no more; those begun are finished.
 
         Yields:
             Results of one chunk at a time, in the order of the jobs.
@@ -154,15 +160,25 @@ class Pipeline(Generic[R]):
             stack.callback(self._cancel)
             reading: deque[_Chunk] = deque()
             running: deque[_Running[R]] = deque()
-            while chunk := list(islice(remaining, self.batch_size * BATCHES_IN_CHUNK)):
+            # A chunk is taken whole or not at all, for its batches depend on all of it.
+            while not stopping() and (chunk := list(islice(remaining, self._chunk_size))):
                 reading.append(self._read(chunk))
-                if len(reading) == CHUNKS_AHEAD:
+                if len(reading) == self._ahead:
                     running.append(self._forward(reading.popleft()))
-                if len(running) == CHUNKS_AHEAD:
+                if len(running) == self._ahead:
                     yield self._collect(running.popleft())
             running.extend(self._forward(chunk) for chunk in reading)
-            for last in running:
-                yield self._collect(last)
+            while running:
+                yield self._collect(running.popleft())
+
+    @property
+    def _chunk_size(self) -> int:
+        return self.batch_size * BATCHES_IN_CHUNK
+
+    @property
+    def _ahead(self) -> int:
+        """Chunks being read, and chunks being explained: two batches for each lane."""
+        return max(2, -(-2 * self.workers.lanes // BATCHES_IN_CHUNK))
 
     def _pool(self, name: str, threads: int) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(threads, f"camtool-{name}", self._quiet_torch)
@@ -183,12 +199,22 @@ class Pipeline(Generic[R]):
         start = time.perf_counter()
         try:
             chosen = [*self.indices] if job.target is None else self.model.resolve(job.target)
-            prepared = self.model.prepare(job.source, self.max_pixels)
+            prepared = self._without_large(job, self.model.prepare(job.source, self.max_pixels))
             return _Ready(job, prepared, chosen, _milliseconds(start))
         except ImageError as error:
             return Failed(error.name, error.reason)
         except TargetError as error:
             return Failed(display_name(job.source), str(error))
+        except Exception as error:
+            # Decoders meet broken files with whatever they happen to raise.
+            return Failed(display_name(job.source), f"can't be decoded ({one_line(error)})")
+
+    def _without_large(self, job: Job, prepared: Prepared) -> Prepared:
+        """Let go of an original that is too large to wait in memory and can be read again."""
+        waiting = self._chunk_size * 2 * self._ahead
+        if prepared.image.nbytes * waiting <= ORIGINALS or not _is_path(job.source):
+            return prepared
+        return replace(prepared, image=np.empty((0, 0, 3), np.uint8))
 
     def _forward(self, chunk: _Chunk) -> _Running[R]:
         """Form the batches of a chunk, and start those that hold an unfinished picture."""
@@ -228,11 +254,12 @@ class Pipeline(Generic[R]):
         try:
             results = self.model.explain_indices([r.prepared for r in batch], indices, self.topk)
         except torch.OutOfMemoryError:
-            if len(batch) > 1:
-                return self._halve(batch)
-            return self._give_up(batch, "the device's memory does not suffice for one picture")
+            # Halved below, where the error no longer holds the tensors of the pass that failed.
+            results = None
         except ModelError as error:
             return self._give_up(batch, str(error))
+        if results is None:
+            return self._halve(batch)
         share = _milliseconds(start) / len(batch)
         return [
             self._writers.submit(self._finish, ready, result, share)
@@ -240,6 +267,8 @@ class Pipeline(Generic[R]):
         ]
 
     def _halve(self, batch: list[_Ready]) -> list[Future[tuple[int, R]]]:
+        if len(batch) == 1:
+            return self._give_up(batch, "the device's memory does not suffice for one picture")
         if not self._halved:
             self._halved = True
             self.warn(f"the device's memory does not hold {len(batch)} pictures; halving batches")
@@ -254,7 +283,14 @@ class Pipeline(Generic[R]):
         ]
 
     def _finish(self, ready: _Ready, explanation: Explanation, share: float) -> tuple[int, R]:
-        return ready.job.number, self.finish(ready.job, explanation, ready.milliseconds + share)
+        job = ready.job
+        if not explanation.image.size:
+            try:
+                image = read_image(job.source, max_pixels=self.max_pixels)
+            except ImageError as error:
+                return self._fail(job, Failed(error.name, error.reason))
+            explanation = replace(explanation, image=image)
+        return job.number, self.finish(job, explanation, ready.milliseconds + share)
 
     def _fail(self, job: Job, failed: Failed) -> tuple[int, R]:
         return job.number, self.fail(job, failed)
@@ -290,6 +326,16 @@ class _Running(Generic[R]):
 
     failed: list[tuple[Job, Failed]] = field(default_factory=list)
     batches: list[Future[list[Future[tuple[int, R]]]]] = field(default_factory=list)
+
+
+def one_line(error: Exception) -> str:
+    """What went wrong, in one line, for an error whose message was not written for users."""
+    first = (str(error).splitlines() or [""])[0]
+    return printable(f"{type(error).__name__}: {first}" if first else type(error).__name__)
+
+
+def _is_path(source: ImageSource) -> bool:
+    return isinstance(source, (str, os.PathLike))
 
 
 def _milliseconds(start: float) -> float:
