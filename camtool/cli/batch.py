@@ -120,9 +120,10 @@ def _formats(results: str | None) -> tuple[str, ...]:
 
 def _run(cam: CamModel, plan: Plan, dtype: str) -> Summary:
     from camtool.run.discovery import SourceError
-    from camtool.run.folder import FolderRun, RunError
+    from camtool.run.folder import FolderRun
     from camtool.run.progress import progress
     from camtool.run.stop import stoppable
+    from camtool.run.workspace import RunError
 
     try:
         with stoppable() as stop, progress() as show:
@@ -147,7 +148,8 @@ def _tell(summary: Summary, plan: Plan) -> None:
     if summary.skipped:
         lines.append(f"{summary.skipped:,} files are no pictures.")
     look = plan.output / ("report.html" if plan.report else f"results.{plan.formats[0]}")
-    lines.append(f"Look at {look}.")
+    if look.exists():
+        lines.append(f"Look at {look}.")
     if summary.stopped:
         lines.append(f"Stopped ({summary.stopped}): the same command continues.")
     print(" ".join(lines))

@@ -48,7 +48,7 @@ def pick_dtype(name: str) -> torch.dtype:
 
 
 @contextmanager
-def true_float32() -> Iterator[None]:
+def true_float32(device: torch.device) -> Iterator[None]:
     """float32 products in full precision on CUDA, whatever the process allows outside.
 
     torch lets cuDNN's convolutions run in TF32 (10 bits of mantissa) unless told otherwise.
@@ -61,7 +61,7 @@ def true_float32() -> Iterator[None]:
         )
     ]
     before = [holder.fp32_precision for holder in holders]
-    if set(before) == {"ieee"}:
+    if device.type != "cuda" or set(before) == {"ieee"}:
         yield
         return
     try:

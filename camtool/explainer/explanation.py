@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from camtool.explainer.device import true_float32
 from camtool.files import write_atomically
 from camtool.images import Geometry
 from camtool.localize.boxes import Component, components_from_map
@@ -73,7 +74,8 @@ class Explanation:
 
     def _heats(self, classes: slice | int) -> Tensor:
         maps = torch.from_numpy(self.maps[classes]).to(self.device)
-        return upsample(maps, self.geometry.extent, self.geometry.size)
+        with true_float32(self.device):
+            return upsample(maps, self.geometry.extent, self.geometry.size)
 
     def heatmap(self, k: int = 0) -> NDArray[np.float32]:
         """The map of the k-th explained class on the original picture.

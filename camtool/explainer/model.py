@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -15,14 +15,7 @@ from camtool.explainer.device import pick_device, pick_dtype, true_float32
 from camtool.explainer.explanation import Explanation, split_batch
 from camtool.explainer.prepared import Prepared, same_shape
 from camtool.explainer.tune import measure_batch_size
-from camtool.images import (
-    FITS,
-    MAX_PIXELS,
-    Fit,
-    display_name,
-    prepare,
-    read_image,
-)
+from camtool.images import FITS, MAX_PIXELS, Fit, display_name, prepare, read_image
 from camtool.maps.cam import class_activation_map, pooled_logits
 from camtool.models import (
     Head,
@@ -33,6 +26,7 @@ from camtool.models import (
     features_of,
     find_head,
     labels_for,
+    probe_input,
     resolve_target,
 )
 
@@ -55,7 +49,8 @@ class CamModel:
     """A network with global average pooling, ready to explain pictures.
 
     Made by `camtool.load`. A module that was passed in is used as it is: its weights are read
-    anew for every batch, so it may be trained on between explanations.
+    anew for every batch, so it may be trained on between explanations. Only where another device
+    or number format is asked for, a copy is made of it at that moment.
 
     Attributes:
         network: The network and what is known of it.
@@ -109,6 +104,9 @@ class CamModel:
         kinds = {p.dtype for p in self._module.parameters() if p.is_floating_point()}
         if kinds <= {self.dtype}:
             return self._module
+        if self._given:
+            # Body and head both stay as they were at this moment, never one of them alone.
+            self._module = copy.deepcopy(self._module)
         return copy.deepcopy(self._module).to(self.dtype)
 
     @property
@@ -128,7 +126,8 @@ class CamModel:
         if self.device.type == "cpu" and not self._given and not self._fused:
             from camtool.models.fuse import fuse
 
-            fused = fuse(self._module, self.dtype)
+            sample = probe_input(self._module, self.preprocessing.size)
+            fused = fuse(self._module, self.dtype, sample)
             if fused is not None:
                 self._body, self._fused = fused, True
         return self._fused
@@ -174,10 +173,8 @@ class CamModel:
         Raises:
             ModelError: The network can't run on inputs of this size.
         """
-        exact = self.device.type == "cuda" and self.dtype == torch.float32
-        guard = true_float32() if exact else nullcontext()
         try:
-            with evaluating(self._body), guard:
+            with evaluating(self._body), true_float32(self.device):
                 return features_of(self._body, inputs.to(self.dtype))
         except torch.OutOfMemoryError:
             raise
@@ -189,7 +186,7 @@ class CamModel:
                 "--fit squash, or the --size it was made for"
             ) from None
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def explain_prepared(
         self, batch: Sequence[Prepared], targets: Targets = None, topk: int = 1
     ) -> list[Explanation]:
@@ -207,7 +204,7 @@ class CamModel:
         chosen = self.resolve(targets)
         return self.explain_indices(batch, [chosen] * len(batch) if chosen else None, topk)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def explain_indices(
         self, batch: Sequence[Prepared], indices: Sequence[Sequence[int]] | None, topk: int = 1
     ) -> list[Explanation]:
@@ -218,6 +215,12 @@ class CamModel:
             indices: For each of them K class indices; None for its `topk` best.
             topk: K where `indices` is None; at most the number of classes.
         """
+        with true_float32(self.device):
+            return self._explain(batch, indices, topk)
+
+    def _explain(
+        self, batch: Sequence[Prepared], indices: Sequence[Sequence[int]] | None, topk: int
+    ) -> list[Explanation]:
         features = self.features(self.inputs(batch))
         weight, bias = self.head.parameters_of(self._module)
         if weight is None:
@@ -244,6 +247,11 @@ class CamModel:
         # One copy to the host for the whole batch; class indices fit float32 exactly below 2^24.
         parts = [maps, logits, probabilities, biases, chosen.float()]
         packed = torch.cat([part.flatten(1) for part in parts], 1).cpu().numpy()
+        if not np.isfinite(packed).all():
+            raise ModelError(
+                f"{self.network.name} gives numbers that are not finite in {self.dtype}; float32 "
+                "and bfloat16 hold larger ones than float16"
+            )
         shapes = [tuple(part.shape[1:]) for part in parts]
         columns = split_batch(packed, shapes)
         return [
@@ -351,14 +359,9 @@ class CamModel:
     ) -> Iterator[tuple[Path, Explanation | Failed]]:
         """Explain every picture of a folder, yielding results as they come.
 
-        Reading and forward passes go on while a result is looked at; only a few batches are in
-        memory at a time. `fuse` before it makes it faster on a CPU.
-
         Args:
-            source: A folder, a glob pattern, or a list of paths (text or CSV) that may carry a
-                target for each picture.
-            targets: Classes by index or label for pictures without a target of their own; None
-                for the `topk` best of each.
+            source: A folder, a glob pattern, or a list of paths (text or CSV) and targets.
+            targets: Classes by index or label for pictures without one; None for the best.
             topk: How many, where no class is named.
             batch_size: Most pictures to a forward pass; None for what suits the device.
             max_pixels: Refuse larger pictures.
@@ -366,8 +369,7 @@ class CamModel:
             workers: Threads; None for one a core.
 
         Yields:
-            The path of each picture with its explanation, or with a `Failed` that says why there
-            is none, in the order of names, or of the list.
+            Each path with its explanation, or with why there is none; in order.
 
         Raises:
             SourceError: `source` is nothing, or holds no picture; a ValueError.

@@ -93,7 +93,7 @@ def read_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> NDArray[
     return _from_pixels(source, name, max_pixels)
 
 
-def _all_of(stream: BinaryIO, name: str) -> bytes:
+def _all_of(stream: Any, name: str) -> bytes:
     try:
         content = stream.read()
     except (OSError, ValueError) as error:

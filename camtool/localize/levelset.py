@@ -99,9 +99,9 @@ def sweep(heatmap: FloatMap, cuts: npt.ArrayLike, *, connectivity: int = 8) -> L
         raise ValueError("cuts must be one ascending row of numbers")
     if connectivity not in (4, 8):
         raise ValueError(f"connectivity must be 4 or 8, got {connectivity}")
-    missing = np.isnan(values)
-    if missing.any():
-        values = np.where(missing, np.float32(-np.inf), values)
+    # A maximum is NaN as soon as one value is.
+    if np.isnan(values.max()):
+        values = np.where(np.isnan(values), np.float32(-np.inf), values)
     levels = levels_of(values, limits)
     tree = merge_tree(levels, connectivity)
     if not len(tree.birth):
@@ -225,24 +225,24 @@ def _own_areas(levels: Levels, tree: MergeTree, layout: _Layout, count: int) -> 
     """Number of pixels that join a region in each of its states."""
     bits = count.bit_length()
     size = len(tree.birth) << bits
-    cells = np.repeat((tree.run_regions << bits).astype(_narrow(size)), tree.run_lengths)
+    cells = np.repeat(tree.run_regions << bits, tree.run_lengths)
     cells += levels.ravel()
     if size > _DENSE_CELLS * levels.size:
         return _sparse_areas(cells, bits, tree, layout)
-    histogram = np.bincount(cells, minlength=size).reshape(-1, 1 << bits)
+    histogram = np.bincount(cells, minlength=size)
     death, into = tree.death.tolist(), tree.into.tolist()
     for region in tree.order:
-        upto = death[region] + 1
-        histogram[into[region], :upto] += histogram[region, :upto]
-    return histogram[layout.chain, layout.level]
+        own, elder, levels_left = region << bits, into[region] << bits, death[region] + 1
+        histogram[elder : elder + levels_left] += histogram[own : own + levels_left]
+    return histogram[(layout.chain.astype(np.intp) << bits) + layout.level]
 
 
-def _sparse_areas(cells: npt.NDArray[Any], bits: int, tree: MergeTree, layout: _Layout) -> Ints:
+def _sparse_areas(cells: Ints, bits: int, tree: MergeTree, layout: _Layout) -> Ints:
     """`_own_areas` without a table of all regions and levels, for maps of very many regions."""
     used, numbers = np.unique(cells, return_counts=True)
-    level = (used & ((1 << bits) - 1)).astype(np.intp)
+    level = used & ((1 << bits) - 1)
     positive = level > 0
-    region = (used[positive] >> bits).astype(np.intp)
+    region = used[positive] >> bits
     areas = np.zeros(len(layout.chain), dtype=np.intp)
     np.add.at(areas, layout.state_of(tree, region, level[positive]), numbers[positive])
     return areas

@@ -179,7 +179,7 @@ def _contract(peak_levels: Ints, edges: _Edges) -> tuple[Ints, Ints]:
     parent[low[reaches]] = high[reaches]
     while True:
         grand = parent[parent]
-        if np.array_equal(grand, parent):
+        if (grand == parent).all():
             break
         parent = grand
     is_root = parent == np.arange(len(parent))

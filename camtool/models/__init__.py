@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from camtool.models.errors import HeadError, ModelError
-from camtool.models.head import TOLERANCE, Head, evaluating, features_of, find_head
+from camtool.models.head import TOLERANCE, Head, evaluating, features_of, find_head, probe_input
 from camtool.models.labels import TargetError, resolve_target
 from camtool.models.load import Network, labels_for, load_network
 
@@ -19,5 +19,6 @@ __all__ = [
     "find_head",
     "labels_for",
     "load_network",
+    "probe_input",
     "resolve_target",
 ]

@@ -2,7 +2,7 @@
 
 Batch norm is folded into the convolution before it (Jacob et al., "Quantization and Training of
 Neural Networks for Efficient Integer-Arithmetic-Only Inference", 2018, section 3.2), weights are
-laid out once as oneDNN wants them, and a convolution's activation, or the addition and ReLU that
+laid out as oneDNN wants them, and a convolution's activation, or the addition and ReLU that
 end a residual block, are applied while its result is in cache. No compiler is needed.
 
 torch has these operators for its own compiler only. They may change with any version, so they are
@@ -31,6 +31,9 @@ TOLERANCE = 1e-4
 
 Folding rounds each weight once more and so moves the features by some 1e-6; a graph that is not
 the network misses this by orders of magnitude."""
+
+LAYOUTS = 4
+"""For how many input shapes a weight is laid out; each costs the network's weights in memory."""
 
 
 class PostOp(NamedTuple):
@@ -64,8 +67,7 @@ _CALLS: dict[Callable[..., Any] | str, PostOp] = {
     "sigmoid": _MODULES[nn.Sigmoid],
     F.hardsigmoid: _MODULES[nn.Hardsigmoid],
 }
-_IN_PLACE_ADDS: tuple[Any, ...] = (operator.iadd, "add_")
-_ADDS: tuple[Any, ...] = (operator.add, torch.add, "add", *_IN_PLACE_ADDS)
+_ADDS: tuple[Any, ...] = (operator.add, torch.add, "add", "add_")
 _POOLS = ("adaptive_avg_pool2d", "avg_pool2d", "mean")
 
 
@@ -82,8 +84,11 @@ def fuse(
 
     The last average pooling and all after it stay as they are, so `find_head` and `features_of`
     see in the copy what they see in the network. The copy takes inputs of any size, from any
-    number of threads, but can't be trained, moved, cast, saved or copied; later changes of the
-    network do not reach it.
+    number of threads, but can't be trained or moved; later changes of the network do not reach it.
+
+    Tracing can miss what a network does: it takes `x += y` for `x = x + y`, which differs where
+    another name for x is read later, and the branch for something that is no tensor. `sample`
+    finds that out.
 
     Args:
         module: The network, on the CPU; its copy is in evaluation mode.
@@ -133,47 +138,58 @@ def _agrees(post: PostOp, plain: nn.Module, adds: bool, dtype: torch.dtype) -> b
         parameter.normal_(generator=generator)
     x = torch.randn(2, 4, 9, 7, generator=generator).to(dtype)
     other = torch.randn(2, 16, 5, 4, generator=generator).to(dtype)
-    fused = FusedConvolution(conv, None, post, dtype)
-    got = fused(x, other) if adds else fused(x)
+    fused = FusedConvolution(conv, None, post).to(dtype)
+    # The first call takes the plain weight, the second one the weight laid out for x.
+    first, second = (fused(x, other) if adds else fused(x) for _ in range(2))
     conv = conv.to(dtype).float()
     wanted = plain(conv(x.float()) + other.float() if adds else conv(x.float()))
     slack = 1e-5 if dtype == torch.float32 else 0.02
-    return got.dtype == dtype and torch.allclose(got.float(), wanted, rtol=slack, atol=10 * slack)
+    close = (
+        torch.allclose(got.float(), wanted, rtol=slack, atol=10 * slack) for got in (first, second)
+    )
+    return first.dtype == dtype and all(close)
 
 
 class FusedConvolution(nn.Module):
     """A convolution with its batch norm folded in and what follows it fused.
 
+    oneDNN wants the weight in a layout that depends on the input's shape and on the number of
+    threads. Laying it out takes as long as convolving a few pictures, and convolving with a
+    layout made for another shape was seen to take four times as long as with none: so a weight is
+    laid out for a shape when the shape comes a second time, for the first `LAYOUTS` such shapes.
+
     Args:
-        conv: The convolution, zero-padded, in float32.
+        conv: The convolution, zero-padded.
         norm: The batch norm after it, if any.
         post: What is done to the result.
-        dtype: Number format of input, weight and result.
     """
 
-    def __init__(
-        self, conv: nn.Conv2d, norm: nn.BatchNorm2d | None, post: PostOp, dtype: torch.dtype
-    ) -> None:
+    weight: Tensor
+    bias: Tensor | None
+
+    def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d | None, post: PostOp) -> None:
         super().__init__()
         if norm is not None:
             conv = fuse_conv_bn_eval(conv, norm)
         sizes = (conv.padding, conv.stride, conv.dilation)
-        self.groups = conv.groups
-        self.channels = conv.out_channels
-        self.kernel = conv.kernel_size
         self.padding, self.stride, self.dilation = ([int(n) for n in size] for size in sizes)
+        self.groups = conv.groups
         self.post = post
-        # Plain attributes: oneDNN's own layout can't be copied, cast or saved as a parameter can.
-        self.weight = torch.ops.mkldnn._reorder_convolution_weight(
-            conv.weight.detach().to(dtype), self.padding, self.stride, self.dilation, self.groups
-        )
-        self.bias = None if conv.bias is None else conv.bias.detach().to(dtype)
+        weight = conv.weight.detach().contiguous(memory_format=torch.channels_last)
+        self.register_buffer("weight", weight)
+        self.register_buffer("bias", None if conv.bias is None else conv.bias.detach())
+        self._layouts: dict[tuple[int, ...], Tensor] = {}
+        self._seen: set[tuple[int, ...]] = set()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy starts from: oneDNN's own layouts can't be copied, but made again."""
+        return {**self.__dict__, "_layouts": {}, "_seen": set()}
 
     def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
         """Map [N,C,H,W] to post(convolution(x) + other), channels-last.
 
         Args:
-            x: The input, in the number format that this was made for.
+            x: The input, in the weight's number format.
             other: What is added; only with ReLU or nothing after it.
         """
         x = x.contiguous(memory_format=torch.channels_last)
@@ -185,36 +201,54 @@ class FusedConvolution(nn.Module):
         return self._add(x, other.contiguous(memory_format=torch.channels_last))
 
     def _convolve(self, x: Tensor, post: PostOp) -> Tensor:
+        weight = self._weight_for(x)
         result: Tensor = torch.ops.mkldnn._convolution_pointwise.default(
-            x, self.weight, self.bias, *self._geometry(), post.name, list(post.numbers), ""
+            x, weight, self.bias, *self._geometry(), post.name, list(post.numbers), ""
         )
         return result
 
     def _add(self, x: Tensor, other: Tensor) -> Tensor:
         relu = "relu" if self.post == RELU else None
+        weight = self._weight_for(x)
         result: Tensor = torch.ops.mkldnn._convolution_pointwise.binary(
-            x, other, self.weight, self.bias, *self._geometry(), "add", 1.0, relu, [], None
+            x, other, weight, self.bias, *self._geometry(), "add", 1.0, relu, [], None
         )
         return result
+
+    def _weight_for(self, x: Tensor) -> Tensor:
+        """The weight as it is best for an input: laid out, or plain, which is right for any."""
+        key = (*x.shape, torch.get_num_threads())
+        if key not in self._layouts:
+            if key not in self._seen or len(self._layouts) >= LAYOUTS:
+                self._seen.add(key)
+                return self.weight
+            self._layouts[key] = torch.ops.mkldnn._reorder_convolution_weight(
+                self.weight, *self._geometry(), list(x.shape)
+            )
+        return self._layouts[key]
 
     def _geometry(self) -> tuple[list[int], list[int], list[int], int]:
         return self.padding, self.stride, self.dilation, self.groups
 
     def _shape(self, x: Tensor) -> tuple[int, ...]:
         """Shape of the result: floor((n + 2 padding - dilation (kernel - 1) - 1) / stride) + 1."""
-        sides = zip(x.shape[2:], self.padding, self.dilation, self.kernel, self.stride, strict=True)
-        return (
-            x.shape[0],
-            self.channels,
-            *((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, p, d, k, s in sides),
+        rows = zip(
+            x.shape[2:],
+            self.padding,
+            self.dilation,
+            self.weight.shape[2:],
+            self.stride,
+            strict=True,
         )
+        sides = ((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, p, d, k, s in rows)
+        return (x.shape[0], self.weight.shape[0], *sides)
 
 
 def _build(module: nn.Module, dtype: torch.dtype) -> nn.Module | None:
     traced = _trace(module)
     if traced is None:
         return None
-    _Fusion(traced, dtype).run()
+    _Fusion(traced).run()
     if not any(isinstance(part, FusedConvolution) for part in traced.modules()):
         return None
     return traced.to(dtype).eval().requires_grad_(False)
@@ -245,7 +279,6 @@ class _Fusion:
     """Rewrites the graph of a traced network in place."""
 
     traced: fx.GraphModule
-    dtype: torch.dtype
 
     def run(self) -> None:
         self._drop_identities()
@@ -296,7 +329,7 @@ class _Fusion:
         post = self._post(user)
         if user and post != NOTHING:
             chain.append(user)
-        self._replace(chain, FusedConvolution(conv, norm, post, self.dtype), node.args)
+        self._replace(chain, FusedConvolution(conv, norm, post), node.args)
 
     def _fuse_add(self, node: fx.Node) -> None:
         """Let the convolution just before an addition do it, and the ReLU after it.
@@ -313,8 +346,8 @@ class _Fusion:
         first = operands.pop(operands.index(last)) is node.args[0]
         if _only_user(last) is not node or not isinstance(operands[0], fx.Node):
             return
-        # x += convolution(x) changes x for whoever else reads it.
-        if node.target in _IN_PLACE_ADDS and not first:
+        # x.add_(convolution(x)) changes x for whoever else reads it.
+        if node.target == "add_" and not first:
             return
         chain = [last, node]
         if (user := _only_user(node)) and self._post(user) == RELU:

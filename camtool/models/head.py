@@ -102,7 +102,7 @@ def features_of(module: nn.Module, inputs: Tensor) -> Tensor:
     Raises:
         HeadError: Nothing was pooled over all positions for this input size.
     """
-    with torch.inference_mode(), PoolWatch() as watch:
+    with torch.no_grad(), PoolWatch() as watch:
         module(inputs)
     if watch.pool is None or watch.other is not None:
         raise HeadError(_no_pool(watch))
@@ -131,7 +131,7 @@ def find_head(module: nn.Module, size: int = 224) -> Head:
     inputs = probe_input(module, size)
     names = Names()
     watch = PoolWatch(keep_calls=True)
-    with evaluating(module), torch.inference_mode(), names.listening(module), watch:
+    with evaluating(module), torch.no_grad(), names.listening(module), watch:
         logits = logits_of(module(inputs))
     if watch.pool is None or watch.other is not None:
         raise HeadError(_no_pool(watch))
@@ -293,7 +293,7 @@ def _no_pool(watch: PoolWatch) -> str:
 
 def _error(module: nn.Module, head: Head, pool: Pool, logits: Tensor) -> float:
     weight, bias = head.parameters_of(module)
-    with torch.inference_mode():
+    with torch.no_grad():
         maps = pool.features.float()
         if weight is not None:
             maps = torch.einsum("kc,nchw->nkhw", weight.float(), maps)

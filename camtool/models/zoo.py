@@ -79,7 +79,7 @@ def _entry(name: str, weights: Any) -> Entry:
     # torchvision sets this for every published GoogLeNet and Inception, whose weights come from
     # another framework with another normalisation.
     options = {"transform_input": True} if name in ("googlenet", "inception_v3") else {}
-    labels = tuple(weights.meta.get("categories", ()))
+    labels = tuple(weights.meta.get("categories") or ())
     return Entry(weights.name, weights.url, labels, preprocessing, options)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from PIL import Image, ImageDraw
 
@@ -132,7 +133,7 @@ def ticks(low: float, high: float) -> list[float]:
     power = 10.0 ** math.floor(math.log10(raw))
     step = min((m * power for m in (1, 2, 5, 10)), key=lambda s: abs(math.log(s / raw)))
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    return [float(f"{n * step:.9g}") for n in range(first, last + 1)]
+    return [n * step for n in range(first, last + 1)]
 
 
 class _Axes:
@@ -239,7 +240,7 @@ def _dashed(points: Sequence[Point], dashes: tuple[float, ...]) -> list[list[Poi
         return [list(points)]
     pieces: list[list[Point]] = [[points[0]]]
     place, left = 0, dashes[0]
-    for start, end in zip(points, points[1:], strict=False):
+    for start, end in pairwise(points):
         length, done = math.dist(start, end), 0.0
         while length - done > left:
             done += left
@@ -273,15 +274,15 @@ def _letter(image: Image.Image, axes: _Axes, chart: Chart) -> None:
     image.paste(title, (0, 0))
     image.paste(text.line([(chart.y_label, text.GREY)], _SMALL, _WIDTH), (0, 28))
     for percent in range(0, 101, 20):
-        at = (_LEFT - 8, axes.point(axes.low, percent)[1])
-        draw.text(at, str(percent), fill=text.GREY, font=text.font(_SMALL), anchor="rm")
+        left = (_LEFT - 8, axes.point(axes.low, percent)[1])
+        draw.text(left, str(percent), fill=text.GREY, font=text.font(_SMALL), anchor="rm")
     bottom = _TOP + _PLOT_HEIGHT
     for x in ticks(axes.low, axes.high):
-        at = (axes.point(x, 0)[0], bottom + 8)
-        draw.text(at, f"{x:g}", fill=text.GREY, font=text.font(_SMALL), anchor="mt")
+        under = (axes.point(x, 0)[0], bottom + 8)
+        draw.text(under, f"{x:g}", fill=text.GREY, font=text.font(_SMALL), anchor="mt")
     label = text.elide(chart.x_label, _SMALL, _PLOT_WIDTH)
-    at = (_LEFT + _PLOT_WIDTH / 2, bottom + 28)
-    draw.text(at, label, fill=text.GREY, font=text.font(_SMALL), anchor="mt")
+    middle = (_LEFT + _PLOT_WIDTH / 2, bottom + 28)
+    draw.text(middle, label, fill=text.GREY, font=text.font(_SMALL), anchor="mt")
     for number, series in enumerate(chart.series):
         spans = [(series.name, text.INK), (_said(series), text.GREY)]
         line = text.line(spans, _BODY, _WIDTH - _LEFT - _SWATCH - 10)

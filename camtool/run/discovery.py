@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import csv
 import glob
+import io
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+import stat
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 LISTS = {".txt", ".csv", ".tsv", ".lst"}
@@ -47,22 +50,22 @@ class Found:
 
     Attributes:
         items: The pictures, in the order of the run.
-        root: The folder or list that has to stay there for the run to make sense.
+        root: The folder that has to stay there for the run to make sense.
         skipped: Files of a folder that are no pictures by name or by their first bytes.
     """
 
     items: list[Item]
     root: Path
     skipped: int = 0
-    _keys: set[str] = field(default_factory=set, repr=False)
 
 
 def discover(source: str, exclude: Path | None = None, recursive: bool = True) -> Found:
     """The pictures of a folder, of a pattern, or of a list.
 
-    A folder gives every file that is a picture by its ending or by its first bytes, folder by
-    folder in the order of names; links are followed, each folder once. A list is a text file with
-    a path a line, or CSV with a column `path` and, if wanted, `target`.
+    A folder or a pattern gives every file that is a picture by its ending or by its first bytes;
+    a folder in the order of names, folder by folder; links are followed, each folder once. A list
+    is a text file with a path a line, and after a tab a target if wanted, or CSV with a column
+    `path` and, if wanted, `target`.
 
     Args:
         source: Folder, glob pattern, list, or one picture.
@@ -70,17 +73,15 @@ def discover(source: str, exclude: Path | None = None, recursive: bool = True) -
         recursive: Go into sub-folders.
 
     Raises:
-        SourceError: Nothing is there, or it holds no picture.
+        SourceError: Nothing is there, or it holds no picture, or a list can't be read.
     """
     path = Path(source)
-    if path.is_dir():
+    if _is_directory(path):
         found = _folder(path, exclude, recursive)
-    elif path.is_file():
-        found = _list(path) if path.suffix.lower() in LISTS else _listed([(path, None)], path)
+    elif _is_file(path):
+        found = _list(path) if path.suffix.lower() in LISTS else _listed([(path, None)])
     elif glob.has_magic(source):
-        names = sorted(glob.glob(source, recursive=True))
-        paths = [Path(name) for name in names if not Path(name).is_dir()]
-        found = _listed([(path, None) for path in paths], _common(paths))
+        found = _pattern(source, exclude)
     else:
         raise SourceError(f"{source}: no such folder, list or pattern")
     if not found.items:
@@ -89,36 +90,40 @@ def discover(source: str, exclude: Path | None = None, recursive: bool = True) -
 
 
 def _folder(root: Path, exclude: Path | None, recursive: bool) -> Found:
+    left_out = identity(exclude) if exclude else None
+    if left_out and left_out == identity(root):
+        raise SourceError(f"{root}: is where the results should go too; choose another --output")
     found = Found([], root)
-    left_out = exclude.resolve() if exclude else None
-    for name in _walk(root, left_out, recursive, set()):
-        if name.suffix.lower() in PICTURES or _looks_like_picture(name):
-            found.items.append(Item(name, name.relative_to(root).as_posix()))
+    for path, unreadable in _walk(root, left_out, recursive):
+        if unreadable or _is_picture(path):
+            found.items.append(Item(path, path.relative_to(root).as_posix()))
         else:
             found.skipped += 1
     return found
 
 
 def _walk(
-    folder: Path, left_out: Path | None, recursive: bool, seen: set[tuple[int, int]]
-) -> Iterator[Path]:
-    try:
-        status = folder.stat()
-        entries = sorted(os.scandir(folder), key=lambda entry: os.fsencode(entry.name))
-    except OSError:
-        # Named in failed.csv like a picture: what is in it is not explained.
-        yield folder
-        return
-    if (status.st_dev, status.st_ino) in seen or folder.resolve() == left_out:
-        return
-    seen.add((status.st_dev, status.st_ino))
-    for entry in entries:
-        path = folder / entry.name
-        if _is_folder(entry):
-            if recursive:
-                yield from _walk(path, left_out, recursive, seen)
-        else:
-            yield path
+    root: Path, left_out: tuple[int, int] | None, recursive: bool
+) -> Iterator[tuple[Path, bool]]:
+    """Files below a folder, and folders that can't be read: named like pictures that can't."""
+    seen = {left_out}
+    pending = [(root, True)]
+    while pending:
+        path, is_folder = pending.pop()
+        if not is_folder:
+            yield path, False
+            continue
+        if path != root and not recursive:
+            continue
+        try:
+            status = path.stat()
+            entries = sorted(os.scandir(path), key=lambda entry: os.fsencode(entry.name))
+        except OSError:
+            yield path, True
+            continue
+        if (status.st_dev, status.st_ino) not in seen:
+            seen.add((status.st_dev, status.st_ino))
+            pending += [(path / entry.name, _is_folder(entry)) for entry in reversed(entries)]
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -128,17 +133,61 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _looks_like_picture(path: Path) -> bool:
+def _status(path: Path) -> os.stat_result | None:
+    """What the file system says of a path; pathlib's own questions raise where it is too long."""
     try:
-        if path.is_dir():
-            return True
-        if not path.is_file():
-            return False
+        return path.stat()
+    except (OSError, ValueError):
+        return None
+
+
+def _is_directory(path: Path) -> bool:
+    status = _status(path)
+    return status is not None and stat.S_ISDIR(status.st_mode)
+
+
+def _is_file(path: Path) -> bool:
+    status = _status(path)
+    return status is not None and stat.S_ISREG(status.st_mode)
+
+
+def identity(path: Path) -> tuple[int, int] | None:
+    """What tells a folder from another that took its place; None where nothing answers."""
+    status = _status(path)
+    return (status.st_dev, status.st_ino) if status else None
+
+
+def _is_picture(path: Path) -> bool:
+    """Whether a file calls itself a picture, or begins like one."""
+    if path.suffix.lower() in PICTURES:
+        return True
+    # Opening a pipe would wait for whoever writes into it.
+    if not _is_file(path):
+        return False
+    try:
         with path.open("rb") as stream:
             start = stream.read(16)
     except OSError:
         return False
     return start.startswith(_MAGIC) or start[4:8] == b"ftyp"
+
+
+def _pattern(pattern: str, exclude: Path | None) -> Found:
+    left_out = Path(os.path.realpath(exclude)) if exclude else None
+    paths, skipped = [], 0
+    # Path.glob takes no absolute pattern.
+    names = glob.glob(pattern, recursive=True)  # noqa: PTH207
+    for path in sorted(map(Path, names), key=lambda path: [*map(os.fsencode, path.parts)]):
+        folder = Path(os.path.realpath(path.parent))
+        if _is_directory(path) or left_out in (folder, *folder.parents):
+            continue
+        if _is_picture(path):
+            paths.append(path)
+        else:
+            skipped += 1
+    found = _listed([(path, None) for path in paths])
+    found.skipped = skipped
+    return found
 
 
 def _list(path: Path) -> Found:
@@ -147,22 +196,28 @@ def _list(path: Path) -> Found:
     except OSError as error:
         raise SourceError(f"{path}: can't be read ({error.strerror})") from None
     if path.suffix.lower() in (".csv", ".tsv"):
-        delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-        rows = list(csv.reader(text.splitlines(), delimiter=delimiter))
-        pairs = list(_columns(rows))
+        pairs = list(_columns(_rows(path, text)))
     else:
         lines = [line.rstrip("\r") for line in text.split("\n")]
         pairs = [
             (name, target or None)
             for name, _, target in (line.partition("\t") for line in lines if line.strip())
         ]
-    paths = [(_locate(name, path.parent), target) for name, target in pairs]
-    return _listed(paths, path)
+    return _listed([(_locate(name, path.parent), target) for name, target in pairs])
+
+
+def _rows(path: Path, text: str) -> list[list[str]]:
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+    try:
+        return [
+            row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if row
+        ]
+    except csv.Error as error:
+        raise SourceError(f"{path}: is no CSV ({error})") from None
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> Iterator[tuple[str, str | None]]:
     """Path and target of each row; without a header the first column and the second."""
-    rows = [row for row in rows if row]
     header = [name.strip().lower() for name in rows[0]] if rows else []
     named = next((header.index(name) for name in _PATH_COLUMNS if name in header), None)
     target = next((header.index(name) for name in _TARGET_COLUMNS if name in header), None)
@@ -179,25 +234,26 @@ def _columns(rows: Sequence[Sequence[str]]) -> Iterator[tuple[str, str | None]]:
 def _locate(name: str, folder: Path) -> Path:
     """A listed path: relative to the list's folder, or else to the current one."""
     beside = folder / name
-    return beside if beside.exists() or not Path(name).exists() else Path(name)
+    # os.path's functions take any name; pathlib's raise where one is too long.
+    return Path(name) if os.path.lexists(name) and not os.path.lexists(beside) else beside
 
 
-def _listed(pairs: Iterable[tuple[Path, str | None]], root: Path) -> Found:
-    pairs = list(pairs)
+def _listed(pairs: Sequence[tuple[Path, str | None]]) -> Found:
+    root = _common([path for path, _ in pairs])
     found = Found([], root)
-    parent = _common([path for path, _ in pairs])
+    taken: set[str] = set()
+    copies: dict[str, int] = defaultdict(lambda: 1)
     for path, target in pairs:
-        key = Path(os.path.relpath(path.absolute(), parent)).as_posix()
-        unique = next(
-            name
-            for name in (key, *(f"{key}~{n}" for n in range(2, 1_000_000)))
-            if name not in found._keys
-        )
-        found._keys.add(unique)
-        found.items.append(Item(path, unique, target))
+        name = key = Path(os.path.relpath(path, root)).as_posix()
+        while key in taken:
+            copies[name] += 1
+            key = f"{name}~{copies[name]}"
+        taken.add(key)
+        found.items.append(Item(path, key, target))
     return found
 
 
 def _common(paths: Sequence[Path]) -> Path:
-    parents = [path.absolute().parent for path in paths]
+    """The folder that holds all of them; with ".." resolved, so that no key leads out of it."""
+    parents = [Path(os.path.normpath(path.absolute())).parent for path in paths]
     return Path(os.path.commonpath(parents)) if parents else Path()

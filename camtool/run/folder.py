@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import io
 import json
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from contextlib import closing, suppress
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from PIL import Image
 
@@ -20,26 +23,22 @@ from camtool import __version__
 from camtool.files import write_atomically
 from camtool.images import MAX_PIXELS
 from camtool.run import results
-from camtool.run.discovery import Found, Item, discover
-from camtool.run.journal import Entry, Journal, differences
-from camtool.run.pipeline import Failed, Job, Pipeline, Workers
-from camtool.run.record import failed_entry, finished_entry, finished_shape, maps_of, rows_of
-from camtool.run.save import Views, save_views
+from camtool.run.discovery import Found, Item, discover, identity
+from camtool.run.journal import Entry, Journal
+from camtool.run.pipeline import Failed, Job, Pipeline, Workers, one_line
+from camtool.run.record import Row, failed_entry, finished_entry, finished_shape, maps_of, rows_of
+from camtool.run.save import Views, fitting, save_views
+from camtool.run.workspace import JOURNAL, claimed
 
 if TYPE_CHECKING:
     from camtool.explainer import CamModel, Explanation
     from camtool.render.report import ReportRow
     from camtool.run.stop import Stop
 
-HIDDEN = ".camtool"
 THUMBNAILS = Path("report", "thumbs")
 
 _FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENODEV}
 """Errors of a disk that is full or gone, which every further picture would meet as well."""
-
-
-class RunError(RuntimeError):
-    """The run can't start or can't go on; what is finished is kept."""
 
 
 @dataclass(frozen=True)
@@ -94,8 +93,20 @@ class Plan:
             "camtool": __version__,
             "torch": torch.__version__,
         }
-        views = asdict(self.views)
-        return {**model.describe(), **fixed, "views": json.loads(json.dumps(views))}
+        views = json.loads(json.dumps(asdict(self.views)))
+        return {**_model_settings(model), **fixed, "views": views}
+
+
+def _model_settings(model: CamModel) -> dict[str, Any]:
+    """What tells a model, without what may differ from one start to the next."""
+    record = model.describe()
+    labels = hashlib.sha256("\n".join(model.labels).encode("utf-8", "backslashreplace"))
+    # The error of the proof has last digits that depend on the machine; and where a file is does
+    # not matter once its content is known.
+    del record["head"]["max_error"]
+    if record["sha256"]:
+        del record["weights"]
+    return {**record, "labels": labels.hexdigest()[:16]}
 
 
 @dataclass
@@ -144,6 +155,7 @@ class FolderRun:
     progress: Callable[[Summary], None]
     warn: Callable[[str], None]
     summary: Summary = field(default_factory=Summary)
+    _fatal: str = field(default="", init=False)
 
     def run(self, stop: Stop) -> Summary:
         """Explain what is not yet explained, and write the results.
@@ -153,53 +165,26 @@ class FolderRun:
 
         Raises:
             SourceError: There are no pictures.
-            RunError: The folder of the results belongs to another run, or can't be written.
+            RunError: The folder of the results belongs to another run, or can't be made.
             TargetError: A target matches no class, or several.
         """
         self.model.resolve(self.plan.targets or None)
         found = discover(self.plan.source, self.plan.output, self.plan.recursive)
         self.summary.total, self.summary.skipped = len(found.items), found.skipped
-        with self._claimed():
-            journal = Journal(self._hidden / "journal.jsonl", [item.key for item in found.items])
+        settings = self.plan.settings(self.model, self.dtype)
+        with claimed(self.plan.output, settings, self.plan.overwrite) as hidden:
+            journal = Journal(hidden / JOURNAL, [item.key for item in found.items])
             try:
                 self._explain(found, journal, stop)
                 self._write_results(found.items, journal)
+                journal.sync()
+            except OSError as error:
+                self._fatal = self._fatal or f"{self.plan.output}: {error.strerror or error}"
             finally:
-                journal.close()
+                with suppress(OSError):
+                    journal.close()
+        self.summary.stopped = self._fatal or self.summary.stopped
         return self.summary
-
-    @property
-    def _hidden(self) -> Path:
-        return self.plan.output / HIDDEN
-
-    @contextmanager
-    def _claimed(self) -> Iterator[None]:
-        """The folder of the results, for this run alone, with settings that fit it."""
-        try:
-            self._hidden.mkdir(parents=True, exist_ok=True)
-            with (self._hidden / "lock").open("w") as lock:
-                _lock(lock, self.plan.output)
-                self._agree()
-                yield
-        except OSError as error:
-            raise RunError(f"{self.plan.output}: {error.strerror or error}") from None
-
-    def _agree(self) -> None:
-        """Refuse to mix two runs; begin anew where that is wanted."""
-        path = self._hidden / "settings.json"
-        now = self.plan.settings(self.model, self.dtype)
-        if self.plan.overwrite:
-            (self._hidden / "journal.jsonl").unlink(missing_ok=True)
-        elif path.exists():
-            changed = differences(json.loads(path.read_text()), now)
-            if changed:
-                raise RunError(
-                    f"{self.plan.output} holds another run ({'; '.join(changed)}); choose another "
-                    "folder, or --overwrite"
-                )
-        for left in self.plan.output.rglob(".camtool-*.part"):
-            left.unlink(missing_ok=True)
-        write_atomically(path, json.dumps(now, indent=1).encode())
 
     def _explain(self, found: Found, journal: Journal, stop: Stop) -> None:
         shapes = {
@@ -208,13 +193,35 @@ class FolderRun:
             if (shape := finished_shape(found.items[number], entry, self.plan.output))
         }
         self.summary.done = len(shapes)
-        start = time.monotonic()
-        pipeline = Pipeline(
+        numbers = {item.key: number for number, item in enumerate(found.items)}
+        jobs = (
+            Job(number, item.path, item.target, shapes.get(number))
+            for number, item in enumerate(found.items)
+        )
+        here, start = identity(self.plan.output), time.monotonic()
+        stopping = partial(getattr, stop, "asked")
+        with closing(self._pipeline(found).run(jobs, stopping)) as chunks:
+            for chunk in chunks:
+                if identity(self.plan.output) != here:
+                    raise FileNotFoundError(errno.ENOENT, "is gone")
+                entries = [entry for entry in chunk if entry is not None]
+                journal.append([(numbers[entry["key"]], entry) for entry in entries])
+                self._count(entries, shapes, numbers)
+                self.summary.seconds = time.monotonic() - start
+                self.progress(self.summary)
+                if self._fatal:
+                    break
+        if stop.asked and self.summary.done + self.summary.failed < self.summary.total:
+            self.summary.stopped = "interrupted"
+
+    def _pipeline(self, found: Found) -> Pipeline[Entry | None]:
+        there = identity(found.root)
+        return Pipeline(
             self.model,
             lambda job, explanation, spent: self._finish(
                 found.items[job.number], explanation, spent
             ),
-            lambda job, failed: self._fail(found, job, failed),
+            lambda job, failed: self._fail(found, there, job, failed),
             indices=self.model.resolve(self.plan.targets or None),
             topk=self.plan.topk,
             batch_size=self.plan.batch_size,
@@ -222,24 +229,6 @@ class FolderRun:
             workers=Workers.for_folder(self.model.device, self.plan.workers),
             warn=self.warn,
         )
-        numbers = {item.key: number for number, item in enumerate(found.items)}
-        try:
-            for chunk in pipeline.run(self._jobs(found.items, shapes, stop)):
-                journal.append([(numbers[entry["key"]], entry) for entry in chunk])
-                self._count(chunk, shapes, numbers)
-                self.summary.seconds = time.monotonic() - start
-                self.progress(self.summary)
-        except _FatalError as error:
-            self.summary.stopped = str(error)
-        if stop.asked and not self.summary.stopped:
-            self.summary.stopped = "interrupted"
-        self.summary.seconds = time.monotonic() - start
-
-    def _jobs(self, items: Sequence[Item], shapes: dict[int, Any], stop: Stop) -> Iterator[Job]:
-        for number, item in enumerate(items):
-            if stop.asked:
-                return
-            yield Job(number, item.path, item.target, shapes.get(number))
 
     def _count(self, chunk: list[Entry], shapes: dict[int, Any], numbers: dict[str, int]) -> None:
         for entry in chunk:
@@ -249,22 +238,34 @@ class FolderRun:
                 self.summary.new += 1
                 self.summary.done += numbers[entry["key"]] not in shapes
 
-    def _finish(self, item: Item, explanation: Explanation, milliseconds: float) -> Entry:
+    def _finish(self, item: Item, explanation: Explanation, milliseconds: float) -> Entry | None:
         """Write the files of a picture; its journal entry follows when they are in place."""
+        if self._fatal:
+            return None
         start = time.perf_counter()
         try:
-            written = save_views(explanation, self.plan.output / item.key, self.plan.views)
-            files = [Path(name) for names in written.values() for name in _as_list(names)]
-            if self.plan.report:
-                files.append(self._thumbnail(item, explanation))
-            rows = rows_of(item, explanation, self.plan.views.threshold)
+            rows, files = self._write(item, explanation)
             spent = milliseconds + (time.perf_counter() - start) * 1000
             return finished_entry(item, explanation, rows, files, self.plan.output, spent)
         except OSError as error:
             if error.errno in _FATAL:
-                raise _FatalError(f"{self.plan.output}: {error.strerror}") from None
-            reason = f"its files can't be written ({error.strerror})"
-            return failed_entry(item, Failed(item.key, reason))
+                self._fatal = f"{self.plan.output}: {error.strerror}"
+                return None
+            reason = f"its files can't be written ({error.strerror or error})"
+        except Exception as error:
+            # An encoder may refuse a picture by any error; the others are not to suffer for it.
+            reason = f"its files can't be made ({one_line(error)})"
+        return failed_entry(item, Failed(item.key, reason))
+
+    def _write(self, item: Item, explanation: Explanation) -> tuple[list[Row], list[Path]]:
+        if not np.isfinite(explanation.all_logits).all():
+            raise ArithmeticError("the network's answer is no number; try --dtype float32")
+        views, base = self.plan.views, self.plan.output / fitting(item.key)
+        written = save_views(explanation, base, views)
+        files = [Path(name) for names in written.values() for name in _as_list(names)]
+        if self.plan.report:
+            files.append(self._thumbnail(item, explanation))
+        return rows_of(item, explanation, views.threshold), files
 
     def _thumbnail(self, item: Item, explanation: Explanation) -> Path:
         from camtool.render.report import THUMBNAIL_SIDE
@@ -273,14 +274,20 @@ class FolderRun:
         small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
         stream = io.BytesIO()
         small.save(stream, "JPEG", quality=80)
-        path = self.plan.output / THUMBNAILS / f"{item.key}.jpg"
+        path = self.plan.output / _thumbnail_of(item)
         write_atomically(path, stream.getvalue())
         return path
 
-    def _fail(self, found: Found, job: Job, failed: Failed) -> Entry:
-        if not os.path.lexists(found.root):
-            raise _FatalError(f"{found.root} is gone")
-        return failed_entry(found.items[job.number], failed)
+    def _fail(
+        self, found: Found, there: tuple[int, int] | None, job: Job, failed: Failed
+    ) -> Entry | None:
+        if identity(found.root) != there:
+            self._fatal = f"{found.root} is gone"
+            return None
+        item = found.items[job.number]
+        if item.path.is_dir():
+            failed = replace(failed, reason="is a folder that can't be read")
+        return failed_entry(item, failed)
 
     def _write_results(self, items: Sequence[Item], journal: Journal) -> None:
         output = self.plan.output
@@ -335,7 +342,7 @@ class FolderRun:
                     width=row["width"],
                     height=row["height"],
                     rank=k,
-                    thumb=(THUMBNAILS / f"{item.key}.jpg").as_posix(),
+                    thumb=_thumbnail_of(item).as_posix(),
                     map=heat,
                     region=tuple(entry["region"]),
                     picture=os.path.relpath(item.path, self.plan.output),
@@ -357,8 +364,8 @@ class FolderRun:
 _SIDES = ("x0", "y0", "x1", "y1")
 
 
-class _FatalError(RuntimeError):
-    """What every further picture would meet as well."""
+def _thumbnail_of(item: Item) -> Path:
+    return THUMBNAILS / f"{fitting(item.key)}.jpg"
 
 
 def _as_list(names: str | list[str]) -> list[str]:
@@ -369,15 +376,3 @@ def _failures(journal: Journal) -> Iterator[tuple[str, str]]:
     for _, entry in journal.entries():
         if "failed" in entry:
             yield entry["key"], entry["failed"]
-
-
-def _lock(stream: io.TextIOWrapper, output: Path) -> None:
-    """Let no two runs write to one folder; the lock goes with the process, however it ends."""
-    try:
-        import fcntl
-    except ImportError:
-        return
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise RunError(f"{output}: another run is writing there") from None

@@ -42,15 +42,11 @@ class Journal:
             return
         numbers = {key: number for number, key in enumerate(keys)}
         end = 0
-        with self._path.open("rb") as stream:
-            for line in stream:
-                entry = _parse(line)
-                if entry is None:
-                    break
-                number = numbers.get(entry["key"])
-                if number is not None:
-                    self._offsets[number] = end
-                end += len(line)
+        for entry, length in _whole_lines(self._path):
+            number = numbers.get(entry["key"])
+            if number is not None:
+                self._offsets[number] = end
+            end += length
         if end < self._path.stat().st_size:
             os.truncate(self._path, end)
 
@@ -88,8 +84,27 @@ class Journal:
 
     def close(self) -> None:
         """Have the file on the disk, and let go of it."""
-        self.sync()
-        self._stream.close()
+        try:
+            self.sync()
+        finally:
+            self._stream.close()
+
+
+def read_entries(path: Path) -> Iterator[Entry]:
+    """Every entry of a journal, older ones of a picture too; none where there is no journal."""
+    if path.exists():
+        for entry, _ in _whole_lines(path):
+            yield entry
+
+
+def _whole_lines(path: Path) -> Iterator[tuple[Entry, int]]:
+    """Entries and their lengths in bytes, up to the first line that is torn."""
+    with path.open("rb") as stream:
+        for line in stream:
+            entry = _parse(line)
+            if entry is None:
+                return
+            yield entry, len(line)
 
 
 def _parse(line: bytes) -> Entry | None:
@@ -104,9 +119,18 @@ def _parse(line: bytes) -> Entry | None:
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What differs between the settings of two runs, a line each: "topk: 1, now 3"."""
-    keys = [*before, *(key for key in now if key not in before)]
+    old, new = dict(_flat(before)), dict(_flat(now))
     return [
-        f"{key}: {before.get(key)}, now {now.get(key)}"
-        for key in keys
-        if before.get(key) != now.get(key)
+        f"{key}: {old.get(key)}, now {new.get(key)}"
+        for key in {**old, **new}
+        if old.get(key) != new.get(key)
     ]
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Settings with those inside others named "outer.inner"."""
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value

@@ -122,9 +122,12 @@ def source_state(path: Path) -> list[int]:
 def finished_shape(item: Item, entry: Entry | None, root: Path) -> Shape | None:
     """The input shape of a picture that needs no more work; None if it has to be done (again).
 
-    It does where it failed, was changed since, or lacks a file or a part of one.
+    It does where it failed, was changed since, lacks a file or a part of one, or is asked for
+    another class.
     """
-    if entry is None or "failed" in entry or entry["source"] != source_state(item.path):
+    if entry is None or "failed" in entry or entry["rows"][0]["target"] != item.target:
+        return None
+    if entry["source"] != source_state(item.path):
         return None
     for name, size in entry["files"].items():
         try:

@@ -12,7 +12,6 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
-from camtool.images.read import printable
 from camtool.run.journal import Entry
 from camtool.run.record import COLUMNS, Row
 
@@ -60,19 +59,31 @@ def write_results(path: Path, rows: Iterator[Row]) -> None:
         _write_parquet(path, rows)
     elif path.suffix == ".csv":
         with replacing(path) as stream:
-            writer = csv.DictWriter(stream, list(COLUMNS), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+            writer = csv.writer(_UnixLines(stream))
+            writer.writerow(COLUMNS)
+            writer.writerows([row[name] for name in COLUMNS] for row in rows)
     else:
         with replacing(path) as stream:
             stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
+class _UnixLines:
+    r"""Ends lines with "\n", of a writer that ends them with "\r\n" so that it quotes a "\r"."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def write(self, line: str) -> int:
+        return self._stream.write(line.removesuffix("\r\n") + "\n")
+
+
 def _clean(row: Row) -> Row:
-    return {
-        key: value.encode("utf-8", "backslashreplace").decode() if type(value) is str else value
-        for key, value in row.items()
-    }
+    return {key: _text(value) if type(value) is str else value for key, value in row.items()}
+
+
+def _text(name: str) -> str:
+    """A name with the bytes that are no Unicode escaped."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _write_parquet(path: Path, rows: Iterator[Row]) -> None:
@@ -90,10 +101,10 @@ def write_failed(path: Path, failed: Iterator[tuple[str, str]]) -> int:
     """Write path and reason of every picture that failed; return their number."""
     count = 0
     with replacing(path) as stream:
-        writer = csv.writer(stream, lineterminator="\n")
+        writer = csv.writer(_UnixLines(stream))
         writer.writerow(("path", "reason"))
         for name, reason in failed:
-            writer.writerow((printable(name), reason))
+            writer.writerow((_text(name), reason))
             count += 1
     return count
 
@@ -101,11 +112,11 @@ def write_failed(path: Path, failed: Iterator[tuple[str, str]]) -> int:
 def write_timings(path: Path, entries: Entries) -> None:
     """Write the milliseconds of work that each picture took; they differ from run to run."""
     with replacing(path) as stream:
-        writer = csv.writer(stream, lineterminator="\n")
+        writer = csv.writer(_UnixLines(stream))
         writer.writerow(("path", "milliseconds"))
         for _, entry in entries():
             if "milliseconds" in entry:
-                writer.writerow((printable(entry["key"]), entry["milliseconds"]))
+                writer.writerow((_text(entry["key"]), entry["milliseconds"]))
 
 
 def write_coco(path: Path, entries: Entries, labels: Sequence[str]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -59,6 +61,22 @@ class Places:
         base = next(folder / name for name in names if folder / name not in self._taken)
         self._taken.add(base)
         return base
+
+
+def fitting(key: str) -> str:
+    """A picture's name in a run, shortened where its files' endings would make it too long.
+
+    File systems take 255 bytes for a name; what is cut off is told apart by a hash.
+    """
+    folder, slash, name = key.rpartition("/")
+    encoded = os.fsencode(name)
+    if len(encoded) <= _LONGEST_NAME:
+        return key
+    digest = hashlib.sha256(encoded).hexdigest()[:12]
+    return f"{folder}{slash}{encoded[: _LONGEST_NAME - 16].decode('utf-8', 'ignore')}~{digest}"
+
+
+_LONGEST_NAME = 255 - len(".overlay-10000.jpeg.jpg")
 
 
 def files_of(explanation: Explanation, base: Path, views: Views) -> Iterator[tuple[str, Path]]:

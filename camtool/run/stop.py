@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +11,10 @@ from types import FrameType
 
 INTERRUPTED = 130
 """Exit code of a program that Ctrl-C ended: 128 and the signal's number."""
+
+_STDERR = 2
+_SHOW_CURSOR = b"\n\x1b[?25h"
+"""The progress bar hides the cursor."""
 
 
 class Stop:
@@ -22,10 +25,12 @@ class Stop:
 
     def __call__(self, _signal: int, _frame: FrameType | None) -> None:
         """Note the first signal; at the second leave at once."""
+        # Written past Python's buffers: the signal may have come in the middle of a print.
         if self.asked:
+            os.write(_STDERR, _SHOW_CURSOR if os.isatty(_STDERR) else b"\n")
             os._exit(INTERRUPTED)
         self.asked = True
-        sys.stderr.write("\ncamtool: finishing what is in flight; Ctrl-C again stops at once\n")
+        os.write(_STDERR, b"\ncamtool: finishing what is in flight; Ctrl-C again stops at once\n")
 
 
 @contextmanager

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from camtool.images import MAX_PIXELS
+from camtool.run.discovery import discover
 from camtool.run.pipeline import FOR_A_FEW, Failed, Job, Pipeline, Workers
 
 if TYPE_CHECKING:
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 
 Result: TypeAlias = "tuple[ImageSource, Explanation | Failed]"
 
-__all__ = ["Failed", "Result", "explain_stream"]
+__all__ = ["Failed", "Result", "explain_folder", "explain_stream"]
 
 
 def explain_stream(
@@ -44,23 +46,50 @@ def explain_stream(
     Raises:
         TargetError: A target matches no class, or several; before anything is read.
     """
+    jobs = (Job(number, source) for number, source in enumerate(sources))
+    for job, result in _stream(model, jobs, targets, topk, batch_size, max_pixels, workers):
+        yield job.source, result
 
-    def finish(job: Job, explanation: Explanation, _milliseconds: float) -> Result:
-        return job.source, explanation
 
-    def fail(job: Job, failed: Failed) -> Result:
-        return job.source, failed
+def explain_folder(
+    model: CamModel,
+    source: str,
+    targets: Targets = None,
+    topk: int = 1,
+    batch_size: int | None = None,
+    max_pixels: int = MAX_PIXELS,
+    recursive: bool = True,
+    workers: int | None = None,
+) -> Iterator[tuple[Path, Explanation | Failed]]:
+    """Explain every picture of a folder, pattern or list; see `CamModel.explain_folder`."""
+    if topk < 1 or (batch_size is not None and batch_size < 1):
+        raise ValueError("topk and batch_size must be 1 or more")
+    items = discover(source, recursive=recursive).items
+    jobs = (Job(number, item.path, item.target) for number, item in enumerate(items))
+    size = batch_size or model.measured_batch_size()
+    threads = Workers.for_folder(model.device, workers)
+    for job, result in _stream(model, jobs, targets, topk, size, max_pixels, threads):
+        yield items[job.number].path, result
 
-    pipeline = Pipeline(
+
+def _stream(
+    model: CamModel,
+    jobs: Iterable[Job],
+    targets: Targets,
+    topk: int,
+    batch_size: int,
+    max_pixels: int,
+    workers: Workers,
+) -> Iterator[tuple[Job, Explanation | Failed]]:
+    pipeline: Pipeline[tuple[Job, Explanation | Failed]] = Pipeline(
         model,
-        finish,
-        fail,
+        lambda job, explanation, _milliseconds: (job, explanation),
+        lambda job, failed: (job, failed),
         indices=model.resolve(targets),
         topk=topk,
         batch_size=batch_size,
         max_pixels=max_pixels,
         workers=workers,
     )
-    jobs = (Job(number, source) for number, source in enumerate(sources))
     for results in pipeline.run(jobs):
         yield from results

@@ -153,7 +153,9 @@ def test_crop_is_torchvisions_own_transform_to_the_pixel(name: str, weights: str
         assert (found - expected).abs().max() < 0.01, (name, shape)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "shufflenet_v2_x0_5", "mobilenet_v2", "squeezenet1_1"])
+@pytest.mark.parametrize(
+    "name", ["resnet18", "shufflenet_v2_x0_5", "mobilenet_v2", "squeezenet1_1"]
+)
 def test_crop_gives_torchvisions_logits(name: str) -> None:
     model = camtool.load(name, weights="random", device="cpu", fit="crop")
     preset = torchvision.models.get_model_weights(name).IMAGENET1K_V1.transforms()

@@ -39,7 +39,9 @@ def test_it_is_the_sum_of_zhou_et_al(shape, classes, seed) -> None:
     expected = torch.zeros(shape[0], classes, *shape[2:])
     for k in range(shape[1]):
         expected += weight[None, :, k, None, None] * features[:, k : k + 1]
-    torch.testing.assert_close(class_activation_map(features, weight), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        class_activation_map(features, weight), expected, rtol=1e-4, atol=1e-5
+    )
 
 
 @given(shapes, seeds, st.floats(-3, 3), st.floats(-3, 3))

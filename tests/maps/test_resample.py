@@ -58,9 +58,7 @@ def test_values_sit_at_the_centres_of_cells(h, w, odd, seed) -> None:
     factor = 2 * odd - 1
     found = resample(maps, UNIT, UNIT, (h * factor, w * factor))
     middle = factor // 2
-    torch.testing.assert_close(
-        found[:, middle::factor, middle::factor], maps, rtol=1e-4, atol=1e-5
-    )
+    torch.testing.assert_close(found[:, middle::factor, middle::factor], maps, rtol=1e-4, atol=1e-5)
 
 
 @given(cells, cells, st.integers(0, 1000))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -213,6 +214,16 @@ def test_files_without_a_state_dict(tmp_path: Path, content, reason: str) -> Non
         read_state(path)
 
 
+def _refusal(path: Path) -> str:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            assert read_state(path)
+        except ModelError as error:
+            return str(error)
+    return ""
+
+
 def test_damaged_files_are_one_line(tmp_path: Path) -> None:
     small = {"weight": torch.randn(300), "bias": torch.randn(3)}
     path = tmp_path / "mine"
@@ -233,11 +244,9 @@ def test_damaged_files_are_one_line(tmp_path: Path) -> None:
             damaged.append(bytes(spoiled))
         for wrong in [*damaged, b"some text", rng.bytes(100), b"\x80\x02" + rng.bytes(60)]:
             path.write_bytes(wrong)
-            try:
-                assert read_state(path)
-            except ModelError as error:
-                assert str(path) in str(error)
-                assert "\n" not in str(error)
+            line = _refusal(path)
+            assert not line or line.startswith(f"{path}: "), line
+            assert "\n" not in line
 
 
 def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:

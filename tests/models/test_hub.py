@@ -122,7 +122,7 @@ def test_a_damaged_file_in_the_cache_is_refused(server, content, url) -> None:
     path = hub.cached_path(url)
     path.parent.mkdir(parents=True)
     path.write_bytes(content[:1000] + b"y" + content[1001:])
-    with pytest.raises(ModelError, match="is damaged .* delete it and fetch it again"):
+    with pytest.raises(ModelError, match=r"is damaged .* delete it and fetch it again"):
         load_network(NAME)
     assert server.asked == []
 

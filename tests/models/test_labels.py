@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -89,7 +90,9 @@ def test_several_matches_list_them(target: str) -> None:
 
 
 def test_no_match_lists_the_nearest() -> None:
-    with pytest.raises(TargetError, match=r"no class is called 'robbin'; the nearest are 0 'robin'"):
+    with pytest.raises(
+        TargetError, match=r"no class is called 'robbin'; the nearest are 0 'robin'"
+    ):
         resolve_target("robbin", BIRDS)
 
 
@@ -106,14 +109,14 @@ def test_labels_that_are_numbers_win_over_indices_given_as_text() -> None:
 
 
 @given(st.text(max_size=12), st.lists(st.text(max_size=8), min_size=1, max_size=6))
-def test_any_text_gives_a_class_or_one_line(target: str, labels: list[str]) -> None:
-    try:
+def test_any_text_gives_a_class_or_a_target_error(target: str, labels: list[str]) -> None:
+    with contextlib.suppress(TargetError):
         assert 0 <= resolve_target(target, labels) < len(labels)
-    except TargetError as error:
-        assert str(error)
 
 
-@given(st.lists(st.text("abcdefg ", min_size=1), min_size=1, unique_by=lambda s: " ".join(s.split())))
+@given(
+    st.lists(st.text("abcdefg ", min_size=1), min_size=1, unique_by=lambda s: " ".join(s.split()))
+)
 def test_every_distinct_label_is_found_by_itself(labels: list[str]) -> None:
     labels = [label for label in labels if label.strip()]
     for index, label in enumerate(labels):

@@ -21,7 +21,8 @@ def _tiny(classes: int = 3) -> nn.Module:
 
 
 @pytest.mark.parametrize(
-    ("name", "hint"), [("resnet5", "resnet50"), ("effnet_b0", "efficientnet_b0"), ("gapnett", "gapnet")]
+    ("name", "hint"),
+    [("resnet5", "resnet50"), ("effnet_b0", "efficientnet_b0"), ("gapnett", "gapnet")],
 )
 def test_a_wrong_name_gives_the_nearest(name: str, hint: str) -> None:
     with pytest.raises(ModelError, match="did you mean") as caught:

@@ -1,0 +1,250 @@
+"""`camtool explain`: the table, the document, the files, the exit codes, one line a failure."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+import camtool
+from camtool.cli import app
+from camtool.models import zoo
+
+MODEL = ["-m", "squeezenet1_1", "--size", "64", "--device", "cpu"]
+LABELS = ["cat", "dog", "crane", "crane", "[red]cow"]
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cli")
+    torch.save(zoo.random_module("squeezenet1_1", 5).state_dict(), folder / "mine.pth")
+    (folder / "labels.txt").write_text("\n".join(LABELS))
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (90, 120, 3), np.uint8)).save(folder / "one.png")
+    Image.fromarray(rng.integers(0, 256, (120, 90, 3), np.uint8)).save(folder / "two.jpg")
+    return folder
+
+
+@pytest.fixture
+def here(shared: Path, tmp_path: Path) -> Path:
+    for name in ("one.png", "two.jpg"):
+        shutil.copy(shared / name, tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def explain(shared: Path):
+    model = [*MODEL, "-w", shared / "mine.pth", "--labels", shared / "labels.txt"]
+
+    def run(*arguments: object):
+        return _run("explain", *model, *arguments)
+
+    return run
+
+
+def _run(*words: object):
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    assert "Traceback" not in result.output
+    return result
+
+
+def test_a_table_and_a_panel_beside_the_picture(explain, here: Path) -> None:
+    result = explain(here / "one.png")
+    assert result.exit_code == 0
+    for word in ("label", "probability", "logit", "box", "%", "one.cam.png"):
+        assert word in result.stdout
+    assert result.stderr == ""
+    with Image.open(here / "one.cam.png") as panel:
+        assert panel.width > 120
+    assert sorted(path.name for path in here.iterdir()) == ["one.cam.png", "one.png", "two.jpg"]
+
+
+def test_labels_are_never_read_as_markup(explain, here: Path) -> None:
+    assert "[red]cow" in explain(here / "one.png", "-t", 4, "--save", "none").stdout
+
+
+def test_json_is_one_document_of_the_designs_shape(explain, here: Path) -> None:
+    result = explain(here / "one.png", here / "two.jpg", here / "none.jpg", "--json", "-k", 2)
+    assert result.exit_code == 1
+    document = json.loads(result.stdout)
+    assert list(document) == ["camtool", "device", "dtype", "model", "images", "failed"]
+    assert document["camtool"] == camtool.__version__
+    assert (document["device"], document["dtype"]) == ("cpu", "float32")
+    assert set(document["model"]) == {"name", "weights", "sha256", "classes", "head"}
+    assert document["model"]["classes"] == 5
+    assert len(document["model"]["sha256"]) == 64
+    head = document["model"]["head"]
+    assert set(head) == {"kind", "features", "channels", "exact", "max_error"}
+    assert (head["kind"], head["exact"]) == ("maps", True)
+    assert document["failed"] == [{"path": str(here / "none.jpg"), "reason": "no such file"}]
+    assert [Path(image["path"]).name for image in document["images"]] == ["one.png", "two.jpg"]
+    for image in document["images"]:
+        assert set(image) == {"path", "width", "height", "geometry", "explanations", "files"}
+        assert image["geometry"]["region"] == [0, 0, image["width"], image["height"]]
+        assert set(image["geometry"]) == {"fit", "region", "input"}
+        assert Path(image["files"]["panel"]).is_file()
+        assert len(image["explanations"]) == 2
+        for found in image["explanations"]:
+            assert set(found) == {
+                "index", "label", "logit", "probability", "bias", "map", "boxes",
+            }  # fmt: skip
+            assert set(found["map"]) == {"height", "width", "min", "max", "mean"}
+            assert found["map"]["mean"] + found["bias"] == pytest.approx(found["logit"], abs=1e-5)
+            assert all(set(box) == {"box", "threshold", "share"} for box in found["boxes"])
+
+
+def test_every_file_under_output(explain, here: Path) -> None:
+    out = here / "out" / "deep"
+    kinds = "panel,overlay,heatmap,npz,json"
+    result = explain(here / "one.png", "--save", kinds, "-o", out, "-k", 1, "--no-boxes")
+    assert result.exit_code == 0
+    assert sorted(path.name for path in out.iterdir()) == [
+        "one.cam.json", "one.cam.npz", "one.cam.png", "one.heatmap-1.png", "one.overlay-1.png",
+    ]  # fmt: skip
+    assert "boxes" not in (out / "one.cam.json").read_text()
+
+
+def test_output_may_name_the_panel(explain, here: Path) -> None:
+    assert explain(here / "one.png", "-o", here / "mine.jpg").exit_code == 0
+    with Image.open(here / "mine.jpg") as panel:
+        assert panel.format == "JPEG"
+    both = explain(here / "one.png", here / "two.jpg", "-o", here / "mine.jpg")
+    assert both.exit_code == 2
+    assert "give a folder" in both.stderr
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--fit", "crop"),
+        ("--fit", "squash"),
+        ("--signed", "--normalize", "shared"),
+        ("--colormap", "jet", "--opacity", "0.4"),
+        ("--normalize", "none", "--full-scale", "3"),
+        ("--dtype", "bfloat16"),
+        ("--batch-size", "1", "--threshold", "0.5"),
+        ("-t", "dog", "-t", "0"),
+    ],
+)
+def test_options_are_taken(explain, here: Path, options: tuple[str, ...]) -> None:
+    result = explain(here / "one.png", "--json", *options)
+    assert result.exit_code == 0, result.stderr
+    document = json.loads(result.stdout)
+    explained = document["images"][0]["explanations"]
+    if "--fit" in options:
+        assert document["images"][0]["geometry"]["fit"] == options[1]
+    if "-t" in options:
+        assert [found["label"] for found in explained] == ["dog", "cat"]
+    if "--dtype" in options:
+        assert document["dtype"] == "bfloat16"
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (("-t", "crane"), "matches 2 classes"),
+        (("-t", "zebra"), "the nearest are"),
+        (("-t", "5"), "not in 0..4"),
+        (("--fit", "stretch"), "--fit must be one of whole, crop, squash"),
+        (("--dtype", "int8"), "--dtype must be one of"),
+        (("--save", "panel,gif"), "--save takes"),
+        (("--normalize", "max"), "normalize must be"),
+        (("--colormap", "nope"), "nope"),
+        (("-k", "0"), "--topk"),
+        (("--opacity", "2"), "--opacity"),
+    ],
+)
+def test_wrong_usage_is_exit_code_2(explain, here: Path, options, reason: str) -> None:
+    result = explain(here / "one.png", *options)
+    assert result.exit_code == 2
+    assert reason in result.stderr
+    assert result.stdout == ""
+    assert sorted(path.name for path in here.iterdir()) == ["one.png", "two.jpg"]
+
+
+def test_each_bad_picture_is_one_line_and_the_rest_goes_on(shared: Path, here: Path) -> None:
+    tiff = here / "half.tif"
+    noise = np.random.default_rng(1).integers(0, 256, (90, 90, 3), np.uint8)
+    Image.fromarray(noise).save(tiff, compression="tiff_lzw")
+    tiff.write_bytes(tiff.read_bytes()[:5000])
+    jpeg = here / "half.jpg"
+    Image.fromarray(noise).save(jpeg)
+    jpeg.write_bytes(jpeg.read_bytes()[:2000])
+    (here / "empty.png").touch()
+    (here / "text\n.png").write_text("no picture")
+    bad = [here / "empty.png", here / "text\n.png", jpeg, tiff, here / "none.png", here]
+    words = [
+        *MODEL,
+        "-w",
+        shared / "mine.pth",
+        bad[0],
+        here / "one.png",
+        *bad[1:],
+        here / "two.jpg",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "camtool", "explain", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    lines = done.stderr.splitlines()
+    assert len(lines) == len(bad), done.stderr
+    assert all(line.startswith("camtool: ") for line in lines)
+    assert "text\\n.png: is not a picture" in done.stderr
+    assert (here / "one.cam.png").is_file()
+    assert (here / "two.cam.png").is_file()
+
+
+def test_what_can_not_be_written_is_a_failure(explain, here: Path) -> None:
+    (here / "file").touch()
+    result = explain(here / "one.png", "-o", here / "file" / "out", "--json")
+    assert result.exit_code == 1
+    assert "can't be written" in json.loads(result.stdout)["failed"][0]["reason"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("-m", "resnet5"), "did you mean"),
+        (("-m", "squeezenet1_1", "-w", "none.pth"), "no such weights file"),
+        (("-m", "none.pth"), "no file"),
+        (("-m", "resnet18", "-w", "random", "--labels", "none.txt"), "labels can't be read"),
+        (("-m", "alexnet", "-w", "random"), "6×6"),
+        (("-m", "squeezenet1_1", "-w", "random", "--device", "cuda:77"), "CUDA devices"),
+    ],
+)
+def test_no_model_is_exit_code_3(here: Path, arguments, reason: str) -> None:
+    result = _run("explain", here / "one.png", *arguments, "--json")
+    assert result.exit_code == 3
+    assert reason in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert result.stdout == ""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names are Unicode on this system")
+def test_a_name_that_is_no_utf8_as_a_command(shared: Path, here: Path) -> None:
+    name = os.fsencode(here) + b"/caf\xe9.png"
+    try:
+        Path(os.fsdecode(name)).write_bytes((here / "one.png").read_bytes())
+    except OSError:
+        pytest.skip("this file system takes Unicode names only")
+    done = subprocess.run(
+        [sys.executable, "-m", "camtool", "explain", *MODEL, "-w", shared / "mine.pth", name],
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == b""
+    assert Path(os.fsdecode(name[:-4] + b".cam.png")).is_file()
