@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -114,7 +116,9 @@ class _Lazy:
         from camtool.run.evaluate import EvaluationError, settings_of
 
         self._model: CamModel | None = None
-        self._load = lambda: common.load_model(model, weights, labels, device, dtype, fit, size)
+        self._load: Callable[[], CamModel] = partial(
+            common.load_model, model, weights, labels, device, dtype, fit, size
+        )
         kept = store.settings()
         named = model != "auto" or weights is not None or labels is not None
         if kept is not None and not named:

@@ -9,12 +9,12 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from typer.testing import CliRunner
 
 import camtool
 from camtool.cli import app
 from camtool.localize.datasets import read_dataset
 from camtool.run.evaluate import EvaluationError, Extremes, Measured, Store, evaluate, settings_of
-from typer.testing import CliRunner
 
 SIDE = 64
 
