@@ -1,4 +1,4 @@
-"""What better maps gain and cost: larger inputs, flips, several scales, a lower stride.
+"""What better maps gain and cost: other input sizes, flips, several scales, a lower stride.
 
 Usage: python benchmarks/better_maps.py DATA [--model NAME] [--weights FILE] [--limit N]
                                         [--from-zero]
@@ -32,7 +32,7 @@ from camtool.explainer.model import CamModel
 from camtool.explainer.prepared import Prepared
 from camtool.localize.boxes import FloatMap
 from camtool.localize.datasets import Record, match_labels, read_dataset
-from camtool.localize.metrics import IOUS, map_overlaps, to_map
+from camtool.localize.metrics import IOUS, centre_overlaps, map_overlaps, to_map
 from camtool.maps import upsample
 from camtool.maps.resample import resample
 
@@ -62,13 +62,16 @@ def both(*views: View) -> tuple[View, ...]:
 PLAIN = "plain"
 WAYS: dict[str, tuple[View, ...]] = {
     PLAIN: (View(),),
+    "input x0.75": (View(0.75),),
     "input x1.5": (View(1.5),),
     "input x2": (View(2.0),),
     "flip": both(View()),
+    "scales 0.75, 1": (View(0.75), View()),
     "scales 1, 1.5": (View(), View(1.5)),
     "scales 1, 1.5, 2": (View(), View(1.5), View(2.0)),
     "lower stride": (View(dilated=True),),
     "flip, input x1.5": both(View(1.5)),
+    "flip, scales 0.75, 1": both(View(0.75), View()),
     "flip, scales 1, 1.5": both(View(), View(1.5)),
     "flip, scales 1, 1.5, 2": both(View(), View(1.5), View(2.0)),
     "flip, lower stride": both(View(dilated=True)),
@@ -280,6 +283,16 @@ def gain(values: Floats, plain: Floats) -> str:
     return f"{difference[0]:+.1f} ({low:+.1f} to {high:+.1f})"
 
 
+def baselines(records: Sequence[Record]) -> dict[str, Scores]:
+    """What one box in the middle of every picture gets, at its best size, and the whole picture."""
+    centred = [centre_overlaps(record.boxes, record.size) for record in records]
+    whole = [overlaps[-1:] for overlaps in centred]
+    return {
+        "(centre box)": Scores(largest=centred, every=centred),
+        "(whole image)": Scores(largest=whole, every=whole),
+    }
+
+
 def print_ways(ways: dict[str, Scores], cost: dict[str, float]) -> None:
     weights = draws(len(ways[PLAIN].right))
     plain, plain_v2 = ways[PLAIN].figures(weights)
@@ -333,6 +346,9 @@ def main() -> None:
     size = models.plain.preprocessing.size
     print(f"{network.name}, input {size}, {len(chosen)} pictures of Tiny ImageNet\n")
     print_ways(ways, costs(models, chosen[:BATCH], options.rounds))
+    for name, scores in baselines(chosen).items():
+        box, box_v2 = scores.figures(draws(len(chosen)))
+        print(f"| {name} | {box[0]:.1f} | | {box_v2[0]:.1f} | | | |")
     print_placements(placements)
 
 

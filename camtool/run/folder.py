@@ -28,7 +28,7 @@ from camtool.run.journal import Entry, Journal
 from camtool.run.pipeline import Failed, Job, Pipeline, Workers, one_line
 from camtool.run.record import Row, failed_entry, finished_entry, finished_shape, maps_of, rows_of
 from camtool.run.save import Views, fitting, save_views
-from camtool.run.workspace import JOURNAL, claimed
+from camtool.run.workspace import JOURNAL, RunError, claimed
 
 if TYPE_CHECKING:
     from camtool.explainer import CamModel, Explanation
@@ -173,7 +173,10 @@ class FolderRun:
         self.summary.total, self.summary.skipped = len(found.items), found.skipped
         settings = self.plan.settings(self.model, self.dtype)
         with claimed(self.plan.output, settings, self.plan.overwrite) as hidden:
-            journal = Journal(hidden / JOURNAL, [item.key for item in found.items])
+            try:
+                journal = Journal(hidden / JOURNAL, [item.key for item in found.items])
+            except OSError as error:
+                raise RunError(f"{hidden / JOURNAL}: {error.strerror or error}") from None
             try:
                 self._explain(found, journal, stop)
                 self._write_results(found.items, journal)

@@ -75,7 +75,9 @@ def test_order_is_kept_among_pictures_that_fail(model, sources):
 
 def test_targets_of_single_pictures(model, sources):
     targets = [None, "cat", 4, None, "no such class", "dog"]
-    jobs = [Job(n, path, target) for n, (path, target) in enumerate(zip(sources, targets))]
+    jobs = [
+        Job(n, path, target) for n, (path, target) in enumerate(zip(sources, targets, strict=False))
+    ]
     results = [result for _, result in run(model, jobs, topk=3)]
     assert [len(results[n].labels) for n in (0, 1, 2, 3, 5)] == [3, 1, 1, 3, 1]
     assert results[1].labels == ("cat",)

@@ -1,0 +1,248 @@
+"""A folder with overlays against plain classification and against pytorch-grad-cam.
+
+Usage: python benchmarks/folder.py PHOTOS [--pictures 1000] [--rounds 3] [--only a,c,d,e]
+
+ResNet-50 with seeded random weights; PHOTOS are repeated by links until there are enough. Every
+way is a process of its own, because each wants other settings of torch; the ways take turns, and
+the medians of the rounds are compared. Times are without imports and without loading the network.
+
+a  plain classification as torchvision documents it, DataLoader with one worker a core, float32
+b  the usual loop with pytorch-grad-cam's GradCAM, overlays as JPEG (needs `pip install grad-cam`)
+c  camtool in float32, without the report
+d  camtool in its fastest setting: bfloat16 where the CPU has AMX, else float32 as in c
+e  camtool's pipeline in the setting of d, classifying only: no maps, nothing written
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+CLASSES = {
+    "a": "torchvision, DataLoader, float32, classifying only",
+    "b": "pytorch-grad-cam, the usual loop",
+    "c": "camtool, float32",
+    "d": "camtool, fastest setting",
+    "e": "camtool's pipeline, as d, classifying only",
+}
+
+
+class Photos(torch.utils.data.Dataset[Tensor]):
+    """The pictures of a folder, each through the weights' own transform."""
+
+    def __init__(self, folder: Path) -> None:
+        from torchvision.models import ResNet50_Weights
+
+        self._paths = sorted(folder.iterdir())
+        self._transform = ResNet50_Weights.DEFAULT.transforms()
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, number: int) -> Tensor:
+        """Float [3,224,224], normalised."""
+        from PIL import Image
+
+        with Image.open(self._paths[number]) as image:
+            prepared: Tensor = self._transform(image.convert("RGB"))
+        return prepared
+
+
+def resnet50() -> nn.Module:
+    from torchvision.models import resnet50
+
+    torch.manual_seed(0)
+    module: nn.Module = resnet50().eval()
+    return module
+
+
+def plain(folder: Path, _output: Path) -> Callable[[], None]:
+    from camtool.run.pipeline import available_cores
+
+    module = resnet50()
+    loader = torch.utils.data.DataLoader(
+        Photos(folder), batch_size=32, num_workers=available_cores()
+    )
+
+    def classify() -> None:
+        with torch.inference_mode():
+            for batch in loader:
+                module(batch).softmax(1).topk(1)
+
+    return classify
+
+
+def gradcam(folder: Path, output: Path) -> Callable[[], None]:
+    import cv2
+
+    # Imported by name, for it need not be installed.
+    library = import_module("pytorch_grad_cam")
+    show_cam_on_image = import_module("pytorch_grad_cam.utils.image").show_cam_on_image
+    module: Any = resnet50()
+    photos = Photos(folder)
+    cam = library.GradCAM(model=module, target_layers=[module.layer4[-1]])
+
+    def explain() -> None:
+        for number, path in enumerate(sorted(folder.iterdir())):
+            heat = cam(input_tensor=photos[number][None])[0]
+            picture = np.asarray(cv2.imread(str(path)))
+            height, width = picture.shape[:2]
+            heat = cv2.resize(heat, (width, height))
+            shown = show_cam_on_image(np.float32(picture) / 255, heat, use_rgb=False)
+            cv2.imwrite(str(output / f"{number}.jpg"), shown)
+
+    return explain
+
+
+def camtool_run(dtype: str, folder: Path, output: Path) -> Callable[[], None]:
+    from camtool.render.overlay import Look
+    from camtool.run.folder import FolderRun, Plan
+    from camtool.run.save import Views
+    from camtool.run.stop import Stop
+
+    model = loaded(dtype)
+    views = Views(("overlay",), Look(), boxes=False, picture=".jpg")
+    plan = Plan(str(folder), output, views, report=False)
+
+    def explain() -> None:
+        summary = FolderRun(model, plan, dtype, lambda _: None, print).run(Stop())
+        if summary.done != summary.total:
+            raise RuntimeError(f"{summary.failed} pictures failed")
+
+    return explain
+
+
+def classifying(dtype: str, folder: Path, _output: Path) -> Callable[[], None]:
+    """The same readers, lanes and batches; the lanes stop at the probabilities."""
+    from camtool.maps.cam import pooled_logits
+    from camtool.run.pipeline import Job, Pipeline, Workers
+
+    model = loaded(dtype)
+    weight, bias = model.head.parameters_of(model._module)
+
+    def classify_batch(batch: Any, _indices: object, topk: int) -> list[Any]:
+        with torch.inference_mode():
+            logits = pooled_logits(model.features(model.inputs(batch)), weight, bias)
+            best = logits.softmax(1).topk(topk)
+        return [Classified(item.image, *found) for item, *found in zip(batch, *best, strict=True)]
+
+    model.explain_indices = classify_batch
+    pipeline: Pipeline[Any] = Pipeline(
+        model,
+        lambda _job, found, _milliseconds: found,
+        lambda _job, failed: failed,
+        workers=Workers.for_folder(model.device),
+    )
+    jobs = [Job(number, path) for number, path in enumerate(sorted(folder.iterdir()))]
+
+    def classify() -> None:
+        for _ in pipeline.run(jobs):
+            pass
+
+    return classify
+
+
+class Classified:
+    """What is left of a picture where only its class is wanted."""
+
+    def __init__(self, image: Any, probability: Tensor, index: Tensor) -> None:
+        self.image, self.probability, self.index = image, probability, index
+
+
+def loaded(dtype: str) -> Any:
+    import camtool
+
+    model = camtool.load("resnet50", weights="random", device="cpu", dtype=dtype, fit="crop")
+    model.fuse()
+    return model
+
+
+def fastest() -> str:
+    from camtool.models.fuse import bf16_pays
+
+    return "bfloat16" if bf16_pays() else "float32"
+
+
+def seconds_of(way: str, folder: Path, output: Path) -> float:
+    """Run one way in this process; its time without imports and loading."""
+    ways: dict[str, Callable[[], Callable[[], None]]] = {
+        "a": lambda: plain(folder, output),
+        "b": lambda: gradcam(folder, output),
+        "c": lambda: camtool_run("float32", folder, output),
+        "d": lambda: camtool_run(fastest(), folder, output),
+        "e": lambda: classifying(fastest(), folder, output),
+    }
+    run = ways[way]()
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def in_a_process(way: str, folder: Path) -> float:
+    with tempfile.TemporaryDirectory() as output:
+        command = [sys.executable, __file__, str(folder), "--way", way, "--output", output]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return float(json.loads(done.stdout.splitlines()[-1]))
+
+
+def repeated(photos: Path, folder: Path, count: int) -> None:
+    originals = sorted(path for path in photos.resolve().iterdir() if path.is_file())
+    for number in range(count):
+        original = originals[number % len(originals)]
+        (folder / f"{number:05d}{original.suffix}").symlink_to(original)
+
+
+def compare(photos: Path, count: int, rounds: int, ways: list[str]) -> None:
+    seconds: dict[str, list[float]] = {way: [] for way in ways}
+    with tempfile.TemporaryDirectory() as folder:
+        repeated(photos, Path(folder), count)
+        for _ in range(rounds):
+            for way in ways:
+                seconds[way].append(in_a_process(way, Path(folder)))
+    print(f"{count} pictures, {rounds} rounds; d and e in {fastest()}")
+    references = [way for way in ("a", "b", "e") if way in ways]
+    print(f"{'':>54} pictures/s " + " ".join(f"× {way:>4}" for way in references))
+    for way in ways:
+        ratios = (
+            statistics.median(x / y for x, y in zip(seconds[other], seconds[way], strict=True))
+            for other in references
+        )
+        rate = count / statistics.median(seconds[way])
+        print(f"{way}  {CLASSES[way]:<50} {rate:11.1f} " + " ".join(f"{r:6.2f}" for r in ratios))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("photos", type=Path)
+    parser.add_argument("--pictures", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", default="a,b,c,d,e")
+    parser.add_argument("--way", help=argparse.SUPPRESS)
+    parser.add_argument("--output", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.way:
+        print(seconds_of(arguments.way, arguments.photos, arguments.output))
+        return
+    ways = arguments.only.split(",")
+    if "b" in ways and find_spec("pytorch_grad_cam") is None:
+        print("without b: pytorch-grad-cam is not installed (pip install grad-cam)")
+        ways.remove("b")
+    compare(arguments.photos, arguments.pictures, arguments.rounds, ways)
+
+
+if __name__ == "__main__":
+    main()
