@@ -49,8 +49,10 @@ def write_evaluation(
         list(_sections(outcome.extremes, labels, result["threshold"])),
         title=title,
         facts=_facts(result),
-        table=[("metric, %", "network", "threshold", "centre box", "whole image")]
-        + report_rows(result),
+        table=[
+            ("metric, %", "network", "threshold", "centre box", "whole image"),
+            *report_rows(result),
+        ],
     )
 
 
