@@ -22,6 +22,7 @@ from camtool.render.overlay import Look, paint, scale_of
 from camtool.run.evaluate import Case, Extremes, Outcome
 
 THUMBNAIL = 320
+HEADINGS = ("metric, %", "network", "threshold", "centre box", "whole image")
 
 _NAMES = dict(zip(CONTESTANTS, ("network", "centre box", "whole image"), strict=True))
 
