@@ -129,9 +129,10 @@ def ticks(low: float, high: float) -> list[float]:
     Returns:
         Four to eleven numbers, ascending, none outside the ends.
     """
-    raw = (high - low) / 6
-    power = 10.0 ** math.floor(math.log10(raw))
-    step = min((m * power for m in (1, 2, 5, 10)), key=lambda s: abs(math.log(s / raw)))
+    # The largest round step of which four fit between the ends: then at most eleven numbers do.
+    widest = (high - low) / 4
+    power = 10.0 ** math.floor(math.log10(widest))
+    step = max(m * power for m in (1, 2, 5) if m == 1 or m * power <= widest)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     return [n * step for n in range(first, last + 1)]
 
