@@ -1,0 +1,341 @@
+"""Train the embedded network on Tiny ImageNet, or measure weights already trained.
+
+    python weights/train.py DATA --output weights/ --minutes 85
+    python weights/train.py DATA --evaluate weights/gapnet-1.safetensors
+
+The schedule follows the larger of the share of epochs and the share of minutes gone, so a slow
+or shared machine ends with the learning rate at zero all the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from evaluation import accuracy, localization
+from muon import Muon
+from release import load, metadata, round_parameters, save
+from tinyimagenet import (
+    Bytes,
+    Split,
+    find_root,
+    load_train,
+    load_val,
+    random_crop,
+    read_classes,
+    to_input,
+)
+from torch import nn
+from torch.nn import functional
+
+from camtool.models.gapnet import GapNet, Residual, gapnet
+
+HERE = Path(__file__).resolve().parent
+WATCH_STRIDE = 4  # between epochs every fourth validation picture is enough to see the trend
+ZOOM_OUT = (1.2, 3.0)
+STANDARD_SIZES = (64, 80, 96, 112, 128)
+
+# glibc returns large blocks to the kernel and faults every page in again at the next batch; on
+# virtual machines these faults cost several times the arithmetic. It reads these only at start.
+MALLOC = {
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": str(16 << 30),
+    "MALLOC_TOP_PAD_": str(512 << 20),
+}
+
+
+@dataclass(frozen=True)
+class Phase:
+    """What the network sees until the share ``until`` of training is over.
+
+    Attributes:
+        until: Share of training, 0..1.
+        sizes: Sides in pixels; every batch draws one.
+        scale: Range of a crop's area relative to the picture's.
+        zoom_out: Share of batches whose pictures are extended by reflection and shrunk.
+    """
+
+    until: float
+    sizes: list[int]
+    scale: tuple[float, float]
+    zoom_out: float
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The configuration of a run, as read from JSON; see ``weights/README.md``."""
+
+    widths: list[int]
+    blocks: list[int]
+    seed: int
+    epochs: int
+    batch: int
+    muon_lr: float
+    adam_lr: float
+    warmup: float
+    label_smoothing: float
+    phases: list[Phase]
+
+    @classmethod
+    def read(cls, path: Path) -> Recipe:
+        """Read a recipe from a JSON file."""
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        values["phases"] = [Phase(**phase) for phase in values["phases"]]
+        return cls(**values)
+
+    def phase(self, progress: float) -> Phase:
+        """Return the phase at a share of training."""
+        return next((p for p in self.phases if progress < p.until), self.phases[-1])
+
+    def rate(self, progress: float) -> float:
+        """Return the learning rate relative to its peak: linear up, then linear down to 0."""
+        rise = progress / self.warmup if self.warmup else 1.0
+        return max(0.0, min(rise, (1 - progress) / (1 - self.warmup)))
+
+
+@dataclass
+class Position:
+    """How far a run has come: what a checkpoint needs besides tensors."""
+
+    epoch: int = 0
+    step: int = 0
+    elapsed: float = 0.0
+
+
+def initialize(model: GapNet) -> None:
+    """Let every residual block start as its shortcut (Goyal et al. 2017, section 5.1)."""
+    for module in model.modules():
+        if isinstance(module, Residual):
+            nn.init.zeros_(module.second.get_parameter("1.weight"))
+
+
+def batches(
+    data: Split, recipe: Recipe, position: Position
+) -> Iterator[tuple[npt.NDArray[np.int64], np.random.Generator]]:
+    """Yield the rest of an epoch: picture numbers and the batch's own source of randomness.
+
+    Both follow from seed, epoch and step alone, so a resumed run draws what it would have drawn.
+    """
+    order = np.random.default_rng((recipe.seed, position.epoch)).permutation(len(data.labels))
+    for step in range(position.step, len(order) // recipe.batch):
+        rng = np.random.default_rng((recipe.seed, position.epoch, step))
+        yield order[step * recipe.batch :][: recipe.batch], rng
+
+
+def augment(images: Bytes, phase: Phase, rng: np.random.Generator) -> Bytes:
+    """Draw one size for the batch and cut a random crop of it from each picture."""
+    size = int(rng.choice(phase.sizes))
+    scale = ZOOM_OUT if rng.random() < phase.zoom_out else phase.scale
+    return np.stack([random_crop(image, size, scale, rng) for image in images])
+
+
+def low_precision(device: torch.device) -> bool:
+    """Say whether bfloat16 is the faster type: on CUDA, and on CPUs with AMX tiles only."""
+    return device.type == "cuda" or bool(torch.cpu._is_amx_tile_supported())
+
+
+class Trainer:
+    """One run: network, optimizers, position and checkpoint.
+
+    Args:
+        recipe: The configuration.
+        data: The training split; its labels number the classes.
+        minutes: Time allowed, evaluation between epochs included.
+        work: Folder of the checkpoint.
+        device: Where to train.
+    """
+
+    def __init__(
+        self, recipe: Recipe, data: Split, minutes: float, work: Path, device: torch.device
+    ) -> None:
+        torch.manual_seed(recipe.seed)
+        self.recipe, self.data, self.minutes = recipe, data, minutes
+        self.work, self.device = work, device
+        model = gapnet(recipe.widths, recipe.blocks, int(data.labels.max()) + 1)
+        initialize(model)
+        self.model = model.to(device).to(memory_format=torch.channels_last)
+        convolutions = [p for p in self.model.parameters() if p.ndim == 4]
+        others = [p for p in self.model.parameters() if p.ndim != 4]
+        self.muon = Muon(convolutions, recipe.muon_lr)
+        self.adam = torch.optim.Adam(others, recipe.adam_lr, betas=(0.9, 0.99))
+        self.position = Position()
+
+    @property
+    def progress(self) -> float:
+        """Share of training done: the larger of the shares of epochs and of minutes."""
+        part = self.position.step * self.recipe.batch / len(self.data.labels)
+        epochs = (self.position.epoch + part) / self.recipe.epochs
+        return max(epochs, self.position.elapsed / 60 / self.minutes)
+
+    def step(self, images: Bytes, labels: torch.Tensor) -> float:
+        """Do one optimizer step and return the loss."""
+        with torch.autocast(self.device.type, torch.bfloat16, low_precision(self.device)):
+            logits = self.model(to_input(images, self.device))
+        loss = functional.cross_entropy(
+            logits.float(), labels, label_smoothing=self.recipe.label_smoothing
+        )
+        self.muon.zero_grad()
+        self.adam.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        rate = self.recipe.rate(self.progress)
+        self.muon.param_groups[0]["lr"] = self.recipe.muon_lr * rate
+        self.adam.param_groups[0]["lr"] = self.recipe.adam_lr * rate
+        self.muon.step()
+        self.adam.step()
+        return loss.item()
+
+    def epoch(self) -> dict[str, float]:
+        """Train to the end of the epoch, or of the time; return the epoch's means."""
+        self.model.train()
+        start, before = time.monotonic(), self.position.elapsed
+        losses: list[float] = []
+        sizes: list[int] = []
+        for picked, rng in batches(self.data, self.recipe, self.position):
+            images = augment(self.data.images[picked], self.recipe.phase(self.progress), rng)
+            labels = torch.from_numpy(self.data.labels[picked]).to(self.device)
+            losses.append(self.step(images, labels))
+            sizes.append(images.shape[1])
+            self.position.step += 1
+            self.position.elapsed = before + time.monotonic() - start
+            self._tell(len(losses), losses[-1], time.monotonic() - start)
+            if self.progress >= 1:
+                break
+        self.position.epoch, self.position.step = self.position.epoch + 1, 0
+        return {"loss": float(np.mean(losses)), "resolution": float(np.mean(sizes))}
+
+    def _tell(self, steps: int, loss: float, seconds: float) -> None:
+        if self.position.step % 50 == 0:
+            self.save()
+        speed = steps * self.recipe.batch / seconds
+        line = f"epoch {self.position.epoch} step {self.position.step} loss {loss:.3f}"
+        end = "\r" if sys.stderr.isatty() else "\n"
+        if end == "\r" or self.position.step % 25 == 0:
+            print(f"{line} {speed:.0f} img/s {self.progress:.1%}", end=end, file=sys.stderr)
+
+    def save(self) -> None:
+        """Write the checkpoint beside its place and move it there, so that it is never half."""
+        state = {
+            "model": self.model.state_dict(),
+            "muon": self.muon.state_dict(),
+            "adam": self.adam.state_dict(),
+            "position": asdict(self.position),
+        }
+        partial = self.work / "checkpoint.partial"
+        torch.save(state, partial)
+        partial.replace(self.work / "checkpoint.pt")
+
+    def resume(self) -> None:
+        """Go on from the checkpoint, where there is one."""
+        path = self.work / "checkpoint.pt"
+        if path.is_file():
+            state = torch.load(path, map_location=self.device, weights_only=True)
+            self.model.load_state_dict(state["model"])
+            self.muon.load_state_dict(state["muon"])
+            self.adam.load_state_dict(state["adam"])
+            self.position = Position(**state["position"])
+
+
+def train(trainer: Trainer, val: Split, log: Path) -> None:
+    """Run to the end, appending one JSON line an epoch to ``log``."""
+    watched = val.every(WATCH_STRIDE)
+    while trainer.progress < 1:
+        row: dict[str, float] = {"epoch": trainer.position.epoch + 1, **trainer.epoch()}
+        start = time.monotonic()
+        last = trainer.progress >= 1
+        row["lr"] = trainer.muon.param_groups[0]["lr"]
+        row["val_top1"], row["val_top5"] = accuracy(trainer.model, val if last else watched, 64)
+        trainer.position.elapsed += time.monotonic() - start
+        row["elapsed"] = round(trainer.position.elapsed, 1)
+        trainer.save()
+        text = json.dumps({k: round(v, 5) for k, v in row.items()})
+        print(text, flush=True)
+        with log.open("a", encoding="utf-8") as file:
+            file.write(text + "\n")
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("data", type=Path, help="folder with Tiny ImageNet's standard layout")
+    parser.add_argument("--output", type=Path, default=HERE, help="where weights and log go")
+    parser.add_argument("--config", type=Path, default=HERE / "gapnet-1.json")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="time allowed")
+    parser.add_argument("--epochs", type=int, help="instead of the recipe's")
+    parser.add_argument("--work", type=Path, help="checkpoint and cache; default: OUTPUT/work")
+    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--evaluate", type=Path, help="measure this file instead of training")
+    parser.add_argument("--size", type=int, action="append", help="input size to measure")
+    return parser.parse_args(arguments)
+
+
+def measure(path: Path, val: Split, sizes: list[int], device: str) -> None:
+    """Print accuracy and localization of a weights file, one line an input size."""
+    model, description = load(path, device)
+    standard = json.loads(description["preprocessing"])["size"]
+    for size in sizes or [standard]:
+        top1, top5 = accuracy(model, val, size)
+        place = localization(model, val, size)
+        print(
+            f"size {size}: top-1 {top1:.2%}, top-5 {top5:.2%}; localization, label given "
+            f"{place.known:.2%} (threshold {place.threshold:.2f}), top-1 {place.top1:.2%}, "
+            f"centre box {place.centre:.2%}",
+            flush=True,
+        )
+
+
+def publish(trainer: Trainer, root: Path, val: Split, path: Path) -> None:
+    """Round the weights, choose the standard size by validation accuracy, write and measure."""
+    round_parameters(trainer.model)
+    tops = {size: accuracy(trainer.model, val, size) for size in STANDARD_SIZES}
+    size = max(tops, key=lambda s: tops[s][0])
+    description = metadata(asdict(trainer.recipe), read_classes(root), size, tops[size])
+    print(f"{path}: SHA-256 {save(trainer.model, path, description)}")
+    measure(path, val, [size], str(trainer.device))
+
+
+def run(options: argparse.Namespace, root: Path, val: Split) -> None:
+    """Train from the start or from the checkpoint, and publish."""
+    work: Path = options.work or options.output / "work"
+    work.mkdir(parents=True, exist_ok=True)
+    recipe = Recipe.read(options.config)
+    if options.epochs:
+        recipe = replace(recipe, epochs=options.epochs)
+    data = load_train(root, work / "train.npy")
+    trainer = Trainer(recipe, data, options.minutes, work, torch.device(options.device))
+    log: Path = options.output / "gapnet-1.jsonl"
+    if options.resume:
+        trainer.resume()
+    else:
+        log.unlink(missing_ok=True)
+    train(trainer, val, log)
+    publish(trainer, root, val, options.output / "gapnet-1.safetensors")
+
+
+def main() -> None:
+    """Train and write the weights, or measure a file."""
+    options = parse()
+    cv2.setNumThreads(1)
+    root = find_root(options.data)
+    val = load_val(root)
+    if options.evaluate:
+        measure(options.evaluate, val, options.size or [], options.device)
+    else:
+        run(options, root, val)
+
+
+if __name__ == "__main__":
+    if sys.platform == "linux" and not MALLOC.items() <= os.environ.items():
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **MALLOC})
+    main()
