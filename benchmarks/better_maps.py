@@ -33,7 +33,7 @@ from camtool.explainer.prepared import Prepared
 from camtool.localize.boxes import FloatMap
 from camtool.localize.datasets import Record, match_labels, read_dataset
 from camtool.localize.metrics import IOUS, centre_overlaps, map_overlaps, to_map
-from camtool.maps import upsample
+from camtool.maps import class_activation_map, upsample
 from camtool.maps.resample import resample
 
 Floats = npt.NDArray[np.float64]
@@ -47,11 +47,20 @@ UNIT = (0.0, 0.0, 1.0, 1.0)
 
 @dataclass(frozen=True)
 class View:
-    """One forward pass: the input's scale, mirrored or not, last stride taken or not."""
+    """One forward pass.
+
+    Attributes:
+        scale: Of the input.
+        flip: Whether it is mirrored.
+        dilated: Whether the last stride is taken out.
+        centred: Whether the mean of all classes' maps is taken off. It says nothing of the class:
+            adding it to every map changes no probability.
+    """
 
     scale: float = 1.0
     flip: bool = False
     dilated: bool = False
+    centred: bool = False
 
 
 def both(*views: View) -> tuple[View, ...]:
@@ -75,6 +84,11 @@ WAYS: dict[str, tuple[View, ...]] = {
     "flip, scales 1, 1.5": both(View(), View(1.5)),
     "flip, scales 1, 1.5, 2": both(View(), View(1.5), View(2.0)),
     "flip, lower stride": both(View(dilated=True)),
+    "minus mean class": (View(centred=True),),
+    "minus mean class, flip": both(View(centred=True)),
+    "minus mean class, input x1.5": (View(1.5, centred=True),),
+    "minus mean class, scales 1, 1.5": (View(centred=True), View(1.5, centred=True)),
+    "minus mean class, lower stride": (View(dilated=True, centred=True),),
 }
 VIEWS = tuple(dict.fromkeys(view for views in WAYS.values() for view in views))
 
@@ -187,10 +201,23 @@ class Models:
     def see(self, view: View, records: Sequence[Record]) -> tuple[torch.Tensor, torch.Tensor]:
         """Maps [N, h, w] of the true classes, and all logits [N, classes]."""
         classes = [[int(record.label)] for record in records]
-        found = self.of(view).explain_indices(self.prepare(view, records), classes)
+        prepared = self.prepare(view, records)
+        found = self.of(view).explain_indices(prepared, classes)
         maps = torch.from_numpy(np.stack([one.maps[0] for one in found]))
+        if view.centred:
+            maps = maps - mean_map(self.of(view), prepared)
         logits = torch.from_numpy(np.stack([one.all_logits for one in found]))
         return maps.flip(-1) if view.flip else maps, logits
+
+
+def mean_map(model: CamModel, prepared: Sequence[Prepared]) -> torch.Tensor:
+    """Mean [N, h, w] of the maps of all classes."""
+    with torch.inference_mode():
+        features = model.features(model.inputs(prepared))
+    weight, _ = model.head.parameters_of(model.network.module)
+    if weight is None:
+        return features.mean(1)
+    return class_activation_map(features, weight.mean(0, keepdim=True))[:, 0]
 
 
 def average(maps: Sequence[torch.Tensor]) -> torch.Tensor:

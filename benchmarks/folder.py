@@ -98,7 +98,7 @@ def gradcam(folder: Path, output: Path) -> Callable[[], None]:
 
     def explain() -> None:
         for number, path in enumerate(sorted(folder.iterdir())):
-            heat = cam(input_tensor=photos[number][None])[0]
+            heat = cam(input_tensor=photos[number][None], targets=None)[0]
             picture = np.asarray(cv2.imread(str(path)))
             height, width = picture.shape[:2]
             heat = cv2.resize(heat, (width, height))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -80,8 +81,13 @@ def test_loading_it_imports_no_torchvision():
         "import sys, camtool; camtool.load('gapnet'); "
         "print([name for name in sys.modules if name.startswith('torchvision')][:3])"
     )
+    root = Path(camtool.__file__).parents[1]
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=EXAMPLES
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert done.stdout.strip() == "[]"
 
