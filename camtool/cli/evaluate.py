@@ -92,7 +92,7 @@ def evaluate(
         if output is not None:
             from camtool.run.evaluation_files import write_evaluation
 
-            write_evaluation(output, outcome, result, network.settings["labels"])
+            write_evaluation(output, outcome, result, network.settings["labels"], data)
     if as_json:
         print(json.dumps(result))
     else:
@@ -167,6 +167,7 @@ def _result(
     outcome: Outcome, settings: dict[str, Any], data_format: str, fit: str
 ) -> dict[str, Any]:
     from camtool import __version__
+    from camtool.localize.published import PUBLISHED
 
     found = outcome.evaluation.result()
     model = {key: value for key, value in settings.items() if key not in ("labels", "synsets")}
@@ -178,6 +179,7 @@ def _result(
         "top1": 100 * outcome.top[0] / found["images"],
         "top5": 100 * outcome.top[1] / found["images"],
         **found,
+        "published": PUBLISHED.get(data_format, {}),
         "problems": [problem._asdict() for problem in outcome.problems],
     }
 
@@ -188,15 +190,16 @@ def _print(result: dict[str, Any], output: Path | None) -> None:
 
     from camtool.localize.evaluation import report_rows
 
+    headings, *rows = report_rows(result)
     table = Table(
-        "metric, %", "network (95 % interval)", "threshold", "centre box", "whole image",
+        *headings,
         title=f"{result['model']['name']}: {result['images']:,} pictures, {result['mode']} mode, "
         f"fit {result['fit']}, input size {result['model']['size']}",
         title_justify="left",
-    )  # fmt: skip
-    table.add_row("Top-1 accuracy", f"{result['top1']:.1f}", "", "", "")
-    table.add_row("Top-5 accuracy", f"{result['top5']:.1f}", "", "", "")
-    for row in report_rows(result):
+    )
+    table.add_row("Top-1 accuracy", f"{result['top1']:.1f}")
+    table.add_row("Top-5 accuracy", f"{result['top5']:.1f}")
+    for row in rows:
         table.add_row(*row)
     show(table)
     problems = result["problems"]

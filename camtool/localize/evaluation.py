@@ -37,6 +37,9 @@ _REFERENCE = (reference.REFERENCE_SIDE, reference.REFERENCE_SIDE)
 _PIXEL_THRESHOLDS = metrics.default_thresholds()
 _REACHES = (0.0, metrics.POINTING_TOLERANCE)
 CONTESTANTS = ("network", "centre_box", "whole_image")
+HEADINGS = (
+    "metric, %", "network (95 % interval)", "threshold", "centre box", "whole image", "published",
+)  # fmt: skip
 
 
 class Evaluation:
@@ -260,14 +263,19 @@ class _Scores:
                 yield f"top{guesses}_loc_best", figure
 
 
-def report_rows(result: dict[str, Any]) -> list[tuple[str, str, str, str, str]]:
-    """Rows of a table of `Evaluation.result()`, as text.
+def report_rows(result: dict[str, Any]) -> list[tuple[str, ...]]:
+    """A table of `Evaluation.result()` as text, headings first.
+
+    Args:
+        result: May also hold `published`, a text for some of the metrics.
 
     Returns:
         For each metric its title, the network's figure with its 95 % interval, the threshold
-        that gave it, and the figures of the centred box and of the whole image, in percent.
+        that gave it, and the figures of the centred box and of the whole image, in percent;
+        with `published`, what stands there.
     """
-    rows = []
+    published = result.get("published", {})
+    rows: list[tuple[str, ...]] = [HEADINGS]
     for name, figures in result["metrics"].items():
         network, centre, whole = (figures[who] for who in CONTESTANTS)
         threshold = network["threshold"]
@@ -278,9 +286,10 @@ def report_rows(result: dict[str, Any]) -> list[tuple[str, str, str, str, str]]:
                 "" if threshold is None else f"{threshold:.3f}",
                 f"{centre['value']:.1f}",
                 f"{whole['value']:.1f}",
+                published.get(name, ""),
             )
         )
-    return rows
+    return rows if published else [row[:-1] for row in rows]
 
 
 @lru_cache(maxsize=8)

@@ -20,7 +20,18 @@ _BASELINE = 1.05
 _SPAN_GAP = 0.5
 
 # What no Unicode decomposition turns into ASCII.
-_WRITTEN = {"×": "x", "−": "-", "–": "-", "—": "-", "→": "->", "ß": "ss", "ø": "o", "Ø": "O"}
+_WRITTEN = {
+    "×": "x",
+    "−": "-",
+    "–": "-",
+    "—": "-",
+    "→": "->",
+    "≥": ">=",
+    "≤": "<=",
+    "ß": "ss",
+    "ø": "o",
+    "Ø": "O",
+}
 
 
 @cache

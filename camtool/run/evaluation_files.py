@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,12 @@ from camtool.render.overlay import Look, paint, scale_of
 from camtool.run.evaluate import Case, Extremes, Outcome
 
 THUMBNAIL = 320
-HEADINGS = ("metric, %", "network", "threshold", "centre box", "whole image")
 
 _NAMES = dict(zip(CONTESTANTS, ("network", "centre box", "whole image"), strict=True))
 
 
 def write_evaluation(
-    folder: Path, outcome: Outcome, result: dict[str, Any], labels: Sequence[str]
+    folder: Path, outcome: Outcome, result: dict[str, Any], labels: Sequence[str], root: Path
 ) -> None:
     """Write metrics.json, curves.png and cases.html.
 
@@ -37,6 +37,7 @@ def write_evaluation(
         outcome: What was found.
         result: The same as plain numbers, for metrics.json.
         labels: Of the network.
+        root: Of the data set; pictures are named by their place under it.
 
     Raises:
         OSError: A file can't be written.
@@ -47,13 +48,10 @@ def write_evaluation(
     write_atomically(folder / "curves.png", encode(picture, ".png"))
     cases.write_cases(
         folder / "cases.html",
-        list(_sections(outcome.extremes, labels, result["threshold"])),
+        list(_sections(outcome.extremes, labels, result["threshold"], root)),
         title=title,
         facts=_facts(result),
-        table=[
-            ("metric, %", "network", "threshold", "centre box", "whole image"),
-            *report_rows(result),
-        ],
+        table=report_rows(result),
     )
 
 
@@ -124,7 +122,7 @@ def _facts(result: dict[str, Any]) -> dict[str, str]:
 
 
 def _sections(
-    extremes: Extremes, labels: Sequence[str], threshold: float
+    extremes: Extremes, labels: Sequence[str], threshold: float, root: Path
 ) -> Iterator[cases.Section]:
     named = (
         ("Best boxes", "Largest overlap of the found box with a true one.", extremes.best),
@@ -136,11 +134,11 @@ def _sections(
         ),
     )
     for title, note, some in named:
-        shown = [made for case in some if (made := _case(case, labels, threshold)) is not None]
-        yield cases.Section(title, note, tuple(shown))
+        made = (_case(case, labels, threshold, root) for case in some)
+        yield cases.Section(title, note, tuple(case for case in made if case is not None))
 
 
-def _case(case: Case, labels: Sequence[str], threshold: float) -> cases.Case | None:
+def _case(case: Case, labels: Sequence[str], threshold: float, root: Path) -> cases.Case | None:
     """A case as the page shows it; None if its picture has gone since."""
     try:
         image = read_image(case.record.path)
@@ -148,9 +146,9 @@ def _case(case: Case, labels: Sequence[str], threshold: float) -> cases.Case | N
         return None
     heatmap = case.measured.heatmap(THUMBNAIL)
     scale = heatmap.shape[1] / image.shape[1]
-    found = components_from_map(heatmap, threshold)
+    found = components_from_map(heatmap, threshold, components="largest")
     return cases.Case(
-        path=str(case.record.path),
+        path=os.path.relpath(case.record.path, root),
         picture=_painted(image, heatmap),
         label=labels[int(case.record.label)],
         guess=labels[case.measured.guess],

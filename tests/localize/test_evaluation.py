@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from camtool.localize import reference
+from camtool.localize.datasets import READERS
 from camtool.localize.evaluation import CONTESTANTS, TITLES, Evaluation, centre_map, report_rows
 from camtool.localize.levelset import relative_cuts, sweep
+from camtool.localize.published import PUBLISHED
 
 
 def scene(random, size=(120, 80)):
@@ -48,7 +50,20 @@ def test_all_metrics_for_all_contestants(mode):
             assert 0 <= figure["low"] <= figure["high"] <= 100.001
             assert 0 <= figure["value"] <= 100
     json.dumps(result, allow_nan=False)
-    assert len(report_rows(result)) == len(TITLES)
+    assert len(report_rows(result)) == 1 + len(TITLES)
+
+
+def test_published_figures_stand_in_a_column_of_their_own():
+    result = evaluate("plain", images=2)
+    headings, *rows = report_rows({**result, "published": {"top1_loc_best": "43.34"}})
+    assert headings[-1] == "published"
+    assert [row[0] for row in rows if row[-1] == "43.34"] == [TITLES["top1_loc_best"]]
+    assert report_rows(result)[0] == headings[:-1]
+
+
+def test_every_published_figure_belongs_to_a_format_and_a_metric():
+    assert set(PUBLISHED) <= set(READERS)
+    assert all(set(figures) <= set(TITLES) for figures in PUBLISHED.values())
 
 
 def test_good_maps_beat_the_baselines():
