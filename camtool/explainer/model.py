@@ -16,7 +16,7 @@ from camtool.explainer.explanation import Explanation, split_batch
 from camtool.explainer.prepared import Prepared, same_shape
 from camtool.explainer.tune import measure_batch_size
 from camtool.images import FITS, MAX_PIXELS, Fit, display_name, prepare, read_image
-from camtool.maps.cam import class_activation_map, pooled_logits
+from camtool.maps.cam import maps_of, pooled_logits
 from camtool.models import (
     Head,
     HeadError,
@@ -231,7 +231,7 @@ class CamModel:
             chosen = logits.topk(min(topk, logits.shape[1]), dim=1).indices
         else:
             chosen = torch.tensor(indices, device=logits.device)
-        maps = _class_maps(features, weight, chosen)
+        maps = maps_of(features, weight, chosen)
         biases = torch.zeros_like(logits) if bias is None else bias.float().expand_as(logits)
         return self._results(batch, maps, logits, chosen, biases.gather(1, chosen))
 
@@ -388,27 +388,10 @@ class CamModel:
 
     def describe(self) -> dict[str, Any]:
         """The JSON record of the model."""
-        head = self.head
         return {
             "name": self.network.name,
             "weights": self.network.weights,
             "sha256": self.network.sha256,
-            "classes": head.classes,
-            "head": {
-                "kind": head.kind,
-                "features": head.features,
-                "channels": head.channels,
-                "exact": head.exact,
-                "max_error": head.max_error,
-            },
+            "classes": self.head.classes,
+            "head": self.head.describe(),
         }
-
-
-def _class_maps(features: Tensor, weight: Tensor | None, chosen: Tensor) -> Tensor:
-    """Maps [N,K,h,w] of the classes `chosen` [N,K], in one contraction."""
-    if weight is None:
-        where = chosen[:, :, None, None].expand(-1, -1, *features.shape[2:])
-        return features.float().gather(1, where)
-    if bool((chosen == chosen[:1]).all()):
-        return class_activation_map(features, weight[chosen[0]])
-    return class_activation_map(features, weight[chosen])

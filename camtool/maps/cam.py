@@ -42,6 +42,25 @@ def class_activation_map(features: Tensor, weight: Tensor, bias: Tensor | None =
         return maps if bias is None else maps + bias.float()[..., None, None]
 
 
+def maps_of(features: Tensor, weight: Tensor | None, classes: Tensor) -> Tensor:
+    """The maps of some classes, which may differ from picture to picture, in one contraction.
+
+    Args:
+        features: [N,C,h,w], any float dtype.
+        weight: [classes,C]; None where the features are one map a class already.
+        classes: Indices, [N,K].
+
+    Returns:
+        float32 [N,K,h,w].
+    """
+    if weight is None:
+        where = classes[:, :, None, None].expand(-1, -1, *features.shape[2:])
+        return features.float().gather(1, where)
+    if bool((classes == classes[:1]).all()):
+        return class_activation_map(features, weight[classes[0]])
+    return class_activation_map(features, weight[classes])
+
+
 def pooled_logits(features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """The logits of every class: global average pooling, then the linear layer, in float32.
 

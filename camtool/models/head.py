@@ -88,6 +88,16 @@ class Head:
         weight = weight.T if self.transposed else weight
         return weight, module.get_parameter(self.bias) if self.bias else None
 
+    def describe(self) -> dict[str, Any]:
+        """The JSON record of the head."""
+        return {
+            "kind": self.kind,
+            "features": self.features,
+            "channels": self.channels,
+            "exact": self.exact,
+            "max_error": self.max_error,
+        }
+
 
 def features_of(module: nn.Module, inputs: Tensor) -> Tensor:
     """Run a network and take what its last global average pool sees: the body of the network.
