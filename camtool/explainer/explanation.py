@@ -49,7 +49,7 @@ class Explanation:
         probabilities: float32 [K], softmax over all classes.
         all_logits: float32 [classes].
         model: Name of the network.
-        device: Where views of the map are computed.
+        device: Where maps are brought to the picture's size.
     """
 
     name: str
@@ -116,7 +116,7 @@ class Explanation:
     def overlays(
         self, look: Look | None = None, classes: slice = slice(None)
     ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """The picture with each map on it, painted where the maps are.
+        """The picture with each map on it.
 
         Returns:
             uint8 [K,H,W,3], and float32 [K], the upper end of each colour scale in logits.
@@ -124,10 +124,9 @@ class Explanation:
         from camtool.render.overlay import Look, paint, scale_of
 
         look = look or Look()
-        heats = self._heats(classes)
+        heats = self._heats(classes).cpu().numpy()
         high = scale_of(heats, look)
-        picture = torch.from_numpy(self.image).to(self.device)
-        return paint(picture, heats, high, look).cpu().numpy(), high.cpu().numpy()
+        return paint(self.image, heats, high, look), high
 
     def overlay(self, k: int = 0, *, boxes: bool = False, **look: Any) -> Image.Image:
         """The picture at its original size with the k-th map on it.

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 Extent = Sequence[float]
 
 
+@lru_cache(maxsize=64)
 def interpolation_matrix(
     cells: int, extent: tuple[float, float], samples: int, onto: tuple[float, float]
-) -> Tensor:
+) -> NDArray[np.float32]:
     """Linear interpolation along one axis as a matrix.
 
     Args:
@@ -23,22 +27,22 @@ def interpolation_matrix(
         onto: (start, end) of the target, in the same unit.
 
     Returns:
-        float32 [samples, cells]; every row sums to 1, or is NaN where the centre of the target's
-        cell lies outside `extent`.
+        float32 [samples, cells], not to be changed; every row sums to 1, or is NaN where the
+        centre of the target's cell lies outside `extent`.
     """
     start, end = extent
     step = (onto[1] - onto[0]) / samples
-    centres = onto[0] + (torch.arange(samples, dtype=torch.float64) + 0.5) * step
+    centres = onto[0] + (np.arange(samples) + 0.5) * step
     inside = (centres >= start) & (centres <= end)
-    position = ((centres - start) / (end - start) * cells - 0.5).clamp(0, cells - 1)
-    left = position.floor().clamp(max=max(cells - 2, 0)).long()
-    share = (position - left).clamp(0, 1)
-    right = (left + 1).clamp(max=cells - 1)
-    matrix = torch.zeros(samples, cells, dtype=torch.float64)
-    matrix.scatter_add_(1, left[:, None], (1 - share)[:, None])
-    matrix.scatter_add_(1, right[:, None], share[:, None])
-    matrix[~inside] = float("nan")
-    return matrix.float()
+    position = np.clip((centres - start) / (end - start) * cells - 0.5, 0, cells - 1)
+    left = np.minimum(position.astype(np.intp), max(cells - 2, 0))
+    share = np.clip(position - left, 0, 1)
+    rows = np.arange(samples)
+    matrix = np.zeros((samples, cells))
+    matrix[rows, left] = 1 - share
+    matrix[rows, np.minimum(left + 1, cells - 1)] += share
+    matrix[~inside] = np.nan
+    return matrix.astype(np.float32)
 
 
 def resample(maps: Tensor, extent: Extent, onto: Extent, shape: tuple[int, int]) -> Tensor:
@@ -54,13 +58,18 @@ def resample(maps: Tensor, extent: Extent, onto: Extent, shape: tuple[int, int])
         float32 [..., rows, columns] on the maps' device; NaN where `onto` leaves `extent`. For
         equal rectangles this is torch's `interpolate(mode="bilinear", align_corners=False)`.
     """
-    rows = interpolation_matrix(
-        maps.shape[-2], (extent[1], extent[3]), shape[0], (onto[1], onto[3])
+    rows, columns = (
+        torch.from_numpy(
+            interpolation_matrix(
+                maps.shape[axis - 2],
+                (float(extent[1 - axis]), float(extent[3 - axis])),
+                shape[axis],
+                (float(onto[1 - axis]), float(onto[3 - axis])),
+            )
+        ).to(maps.device)
+        for axis in (0, 1)
     )
-    columns = interpolation_matrix(
-        maps.shape[-1], (extent[0], extent[2]), shape[1], (onto[0], onto[2])
-    )
-    return rows.to(maps.device) @ maps.float() @ columns.to(maps.device).T
+    return rows @ maps.float() @ columns.T
 
 
 def upsample(maps: Tensor, extent: Extent, size: tuple[int, int]) -> Tensor:

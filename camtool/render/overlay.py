@@ -1,22 +1,23 @@
-"""Class activation maps painted on the picture, on whatever device the maps are."""
+"""Class activation maps painted on the picture."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
+
+from camtool.opencv import cv2
 
 from .colormaps import DIVERGING, POSITIVE_DEFAULT, SIGNED_DEFAULT, table
 
 # The end of the scale, in logits, of a map that holds no evidence: rounding noise stays invisible.
 NO_EVIDENCE = 1e-6
 
-_STEPS = 512
+# Even, so that a signed scale has an entry for zero.
+_STEPS = 1024
 _PIXELS_AT_ONCE = 1 << 18
 # The share of the scale at which the opacity has reached its maximum.
 _OPAQUE_FROM = 0.5
@@ -76,7 +77,7 @@ class Scale:
         return self.high <= NO_EVIDENCE
 
 
-def scale_of(heats: Tensor, look: Look) -> Tensor:
+def scale_of(heats: NDArray[np.float32], look: Look) -> NDArray[np.float32]:
     """Return the upper end of each map's scale; the lower one is 0, or its negative if signed.
 
     Args:
@@ -84,20 +85,27 @@ def scale_of(heats: Tensor, look: Look) -> Tensor:
         look: The display; "none" takes `look.full_scale` for every map.
 
     Returns:
-        float32 [K], logits, positive, on the device of `heats`.
+        float32 [K], logits, positive.
     """
     if look.normalize == "none":
-        return heats.new_full((len(heats),), look.full_scale, dtype=torch.float32)
-    peaks = heats.new_zeros(len(heats), dtype=torch.float32)
-    for peak, heat in zip(peaks, heats, strict=True):
-        lowest, highest = heat.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0).float().aminmax()
-        peak.copy_(torch.maximum(highest, -lowest) if look.signed else highest)
+        return np.full(len(heats), look.full_scale, dtype=np.float32)
+    peaks = np.array([_peak(heat, look.signed) for heat in heats], dtype=np.float32)
     if look.normalize == "shared" and len(peaks):
-        peaks = peaks.max().expand_as(peaks)
-    return peaks.clamp_min(NO_EVIDENCE)
+        peaks[:] = peaks.max()
+    return np.maximum(peaks, np.float32(NO_EVIDENCE))
 
 
-def paint(image: Tensor, heats: Tensor, high: Tensor, look: Look) -> Tensor:
+def _peak(heat: NDArray[np.float32], signed: bool) -> float:
+    lowest, highest = float(heat.min()), float(heat.max())
+    if not np.isfinite(lowest + highest):
+        heat = np.nan_to_num(heat, nan=0.0, posinf=0.0, neginf=0.0)
+        lowest, highest = float(heat.min()), float(heat.max())
+    return max(highest, -lowest) if signed else highest
+
+
+def paint(
+    image: NDArray[np.uint8], heats: NDArray[np.float32], high: NDArray[np.float32], look: Look
+) -> NDArray[np.uint8]:
     """Paint maps on their picture.
 
     The opacity rises from 0 where there is no evidence to `look.opacity`, so the picture stays
@@ -111,28 +119,18 @@ def paint(image: Tensor, heats: Tensor, high: Tensor, look: Look) -> Tensor:
         look: The display.
 
     Returns:
-        uint8 [K, H, W, 3], on the device of `heats`.
+        uint8 [K, H, W, 3].
 
     Raises:
         ValueError: Shapes or the type of the picture do not fit.
     """
-    if image.dtype != torch.uint8 or image.shape != (*heats.shape[1:], 3):
+    if image.dtype != np.uint8 or image.shape != (*heats.shape[1:], 3):
         found = f"{image.dtype} {list(image.shape)}"
         raise ValueError(f"uint8 picture [H, W, 3] for maps {list(heats.shape)}, not {found}")
-    image = image.to(heats.device)
-    colours = torch.tensor(_premultiplied(look), device=heats.device)
-    # With a signed look the first entry is -high, with a positive one it is 0.
-    first, step = (_STEPS / 2, _STEPS / 2) if look.signed else (0.0, float(_STEPS))
-    factors = (step / high.float().clamp_min(NO_EVIDENCE)).tolist()
-    partly_seen = heats.amax((1, 2)).isnan().tolist()
-    painted = torch.empty((*heats.shape, 3), dtype=torch.uint8, device=heats.device)
-    for k, heat in enumerate(heats):
+    painted = np.empty((*heats.shape, 3), dtype=np.uint8)
+    for heat, end, result in zip(heats, high, painted, strict=True):
         for rows in _strips(*heat.shape):
-            steps = heat[rows].float().mul(factors[k]).add_(first)
-            painted[k, rows] = _blend(image[rows], steps, colours)
-            if partly_seen[k]:
-                unseen = heat[rows].isnan()
-                painted[k, rows][unseen] = _dim(image[rows][unseen])
+            result[rows] = _blend(image[rows], heat[rows], float(end), look)
     return painted
 
 
@@ -161,28 +159,53 @@ def _rise(look: Look, positions: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 @lru_cache(maxsize=16)
-def _premultiplied(look: Look) -> NDArray[np.float32]:
-    """Return [steps + 1, 4]: colour times opacity plus one half, and what is left of the picture.
+def _tables(look: Look) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
+    """Colour times opacity, and what is left of the picture from 0 to 255, at every step.
 
-    The half turns the truncation to integers that follows into rounding.
+    Each entry holds four bytes, so that one look-up moves a whole pixel; the fourth is unused.
     """
     rgba = ramp(look, np.linspace(-1.0 if look.signed else 0.0, 1.0, _STEPS + 1))
-    colours, opacity = rgba[:, :3], rgba[:, 3:]
-    return np.concatenate([colours * opacity + np.float32(0.5), 1.0 - opacity], axis=1)
+    opacity = rgba[:, 3:]
+    colours, kept = rgba[:, :3] * opacity, np.repeat(255.0 * (1.0 - opacity), 3, axis=1)
+    return _packed(colours), _packed(kept)
 
 
-def _blend(picture: Tensor, steps: Tensor, colours: Tensor) -> Tensor:
-    # The second clamp is for NaN, which becomes a different integer on each kind of device.
-    entries = steps.add_(0.5).clamp_(0, _STEPS).to(torch.int32).clamp_(0, _STEPS)
-    mixed = colours.index_select(0, entries.flatten()).view(*steps.shape, 4)
-    return torch.addcmul(mixed[..., :3], picture.float(), mixed[..., 3:]).to(torch.uint8)
+def _packed(colours: NDArray[Any]) -> NDArray[np.uint32]:
+    padded = np.pad(np.rint(colours).astype(np.uint8), ((0, 0), (0, 1)))
+    return np.ascontiguousarray(padded).view(np.uint32).ravel()
 
 
-def _dim(picture: Tensor) -> Tensor:
-    colour = picture.float()
-    grey = colour @ colour.new_tensor(_LUMA)
-    drained = torch.lerp(grey[..., None].expand_as(colour), colour, _UNSEEN_SATURATION)
-    return drained.mul_(_UNSEEN_BRIGHTNESS).add_(0.5).to(torch.uint8)
+def _blend(
+    picture: NDArray[np.uint8], heat: NDArray[np.float32], high: float, look: Look
+) -> NDArray[np.uint8]:
+    # With a signed look the first entry is -high, with a positive one it is 0.
+    first, step = (_STEPS / 2, _STEPS / 2) if look.signed else (0.0, float(_STEPS))
+    steps = heat * np.float32(step / max(high, NO_EVIDENCE))
+    steps += np.float32(first + 0.5)
+    unseen = None
+    if np.isnan(steps.max()):
+        unseen = np.isnan(steps)
+        steps[unseen] = 0.0
+    entries = np.clip(steps, 0, _STEPS, out=steps).astype(np.intp)
+    colours, kept = (_unpacked(table, entries) for table in _tables(look))
+    mixed = cv2.multiply(picture, kept, dst=kept, scale=1 / 255)
+    mixed = cv2.add(mixed, colours, dst=mixed)
+    if unseen is not None:
+        mixed[unseen] = _dim(picture[unseen])
+    return np.asarray(mixed, dtype=np.uint8)
+
+
+def _unpacked(table: NDArray[np.uint32], entries: NDArray[np.intp]) -> NDArray[np.uint8]:
+    # Clipping, which changes nothing here, spares the check of every index.
+    pixels = table.take(entries, mode="clip").view(np.uint8).reshape(*entries.shape, 4)
+    return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGBA2RGB), dtype=np.uint8)
+
+
+def _dim(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    colour = pixels.astype(np.float32)
+    grey = (colour @ np.array(_LUMA, dtype=np.float32))[:, None]
+    drained = grey + _UNSEEN_SATURATION * (colour - grey)
+    return np.asarray(drained * _UNSEEN_BRIGHTNESS + 0.5, dtype=np.float32).astype(np.uint8)
 
 
 def _strips(height: int, width: int) -> list[slice]:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -160,7 +159,7 @@ def _case(case: Case, labels: Sequence[str], threshold: float, root: Path) -> ca
 
 
 def _painted(image: NDArray[np.uint8], heatmap: NDArray[np.float32]) -> NDArray[np.uint8]:
-    small = Image.fromarray(image).resize((heatmap.shape[1], heatmap.shape[0]))
-    heats, look = torch.from_numpy(heatmap)[None], Look()
-    picture = torch.from_numpy(np.array(small))
-    return paint(picture, heats, scale_of(heats, look), look)[0].numpy()
+    small = np.array(Image.fromarray(image).resize((heatmap.shape[1], heatmap.shape[0])))
+    heats, look = heatmap[None], Look()
+    painted: NDArray[np.uint8] = paint(small, heats, scale_of(heats, look), look)[0]
+    return painted

@@ -146,7 +146,7 @@ def _oriented(upright: np.ndarray, orientation: int) -> bytes:
 BRIGHT = {fit: camtool.load(Brightness(), device="cpu", fit=fit, size=SIZE) for fit in FITS}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.sampled_from(FITS),
     st.integers(1, 8),

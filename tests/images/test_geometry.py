@@ -106,7 +106,7 @@ def test_an_unknown_fit_is_an_error() -> None:
         geometry_of((5, 5), Preprocessing(), "stretch")
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.tuples(st.integers(1, 400), st.integers(1, 400)), fits, st.sampled_from([8, 32]))
 def test_prepare_gives_the_shape_it_says(size, fit, stride) -> None:
     image = np.zeros((size[1], size[0], 3), np.uint8)

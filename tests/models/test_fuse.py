@@ -321,7 +321,7 @@ class Chain(nn.Module):
         return x
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     kinds=st.lists(st.integers(0, 9), min_size=1, max_size=5),
     width=st.integers(1, 20),

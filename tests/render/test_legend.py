@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from camtool.render import legend
@@ -33,7 +33,6 @@ def test_inner_ticks_are_round():
 
 
 @given(high=HIGHS, signed=st.booleans(), length=st.integers(160, 480))
-@settings(deadline=None)
 def test_numbers_lie_under_the_bar_and_never_touch(high, signed, length):
     bar = scale(high, signed)
     numbers = sorted(legend.placed(bar, length), key=lambda number: number[1])
@@ -45,7 +44,6 @@ def test_numbers_lie_under_the_bar_and_never_touch(high, signed, length):
 
 
 @given(high=HIGHS, length=st.integers(160, 480))
-@settings(deadline=None)
 def test_a_signed_bar_is_numbered_symmetrically(high, length):
     values = {value for value, _, _ in legend.placed(scale(high, True), length)}
     assert values == {-value for value in values}

@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from camtool.render import overlay
@@ -15,13 +14,12 @@ SEEDS = st.integers(0, 2**31 - 1)
 
 
 def picture(height=9, width=13, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(0, 256, (height, width, 3), dtype=torch.uint8, generator=generator)
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
 def maps(count=2, height=9, width=13, seed=0, spread=20.0):
-    generator = torch.Generator().manual_seed(seed)
-    return spread * torch.randn(count, height, width, generator=generator)
+    normal = np.random.default_rng(seed).standard_normal((count, height, width))
+    return (spread * normal).astype(np.float32)
 
 
 def painted(image, heats, look):
@@ -35,13 +33,12 @@ def painted(image, heats, look):
     signed=st.booleans(),
     opacity=st.floats(0, 1),
 )
-@settings(deadline=None)
 def test_where_no_evidence_is_the_picture_stays_to_the_bit(seed, height, width, signed, opacity):
     image, heats = picture(height, width, seed), maps(1, height, width, seed)
     empty = heats[0] > 0 if signed else heats[0] > 3
     heats[0][empty] = 0.0 if signed else -5.0
     result = painted(image, heats, Look(signed=signed, opacity=opacity))
-    assert torch.equal(result[0][empty], image[empty])
+    assert np.array_equal(result[0][empty], image[empty])
 
 
 @pytest.mark.parametrize("signed", SIGNED)
@@ -50,17 +47,17 @@ def test_opacity_zero_is_the_picture(name, signed):
     image = picture()
     look = Look(signed=signed, colormap=name, opacity=0.0)
     for result in painted(image, maps(), look):
-        assert torch.equal(result, image)
+        assert np.array_equal(result, image)
 
 
 @pytest.mark.parametrize("signed", SIGNED)
 def test_opacity_one_shows_nothing_but_the_ends_of_the_table(signed):
-    heats = torch.tensor([[[-30.0, 30.0]]])
+    heats = np.array([[[-30.0, 30.0]]], np.float32)
     look = Look(signed=signed, opacity=1.0, normalize="none", full_scale=10.0)
     result = painted(picture(1, 2), heats, look)[0, 0]
     colours = table(look.table_name)
     assert result[1].tolist() == colours[-1].tolist()
-    expected = colours[0] if signed else picture(1, 2)[0, 0].numpy()
+    expected = colours[0] if signed else picture(1, 2)[0, 0]
     assert result[0].tolist() == expected.tolist()
 
 
@@ -83,35 +80,34 @@ def test_jet_covers_the_picture_evenly():
 
 
 @given(seed=SEEDS)
-@settings(deadline=None)
 def test_blend_is_the_mean_of_colour_and_picture_weighted_by_opacity(seed):
     image, heats = picture(seed=seed), maps(1, seed=seed)
     for signed in SIGNED:
         look = Look(signed=signed, opacity=0.8)
         high = scale_of(heats, look)
-        share = (heats[0] / high[0]).clamp(-1.0 if signed else 0.0, 1.0).double().numpy()
+        share = (heats[0] / high[0]).clip(-1.0 if signed else 0.0, 1.0).astype(np.float64)
         rgba = ramp(look, share.ravel()).reshape(*share.shape, 4)
-        expected = image.numpy() + (rgba[..., :3] - image.numpy()) * rgba[..., 3:]
-        # A table of 512 steps moves a colour by less than two levels.
-        assert np.abs(paint(image, heats, high, look)[0].numpy() - expected).max() < 2.5
+        expected = image + (rgba[..., :3] - image) * rgba[..., 3:]
+        # Colour, rest of the picture and product are rounded to half a level each, and a step of
+        # the table moves a colour by less than one.
+        assert np.abs(paint(image, heats, high, look)[0] - expected).max() < 2.5
 
 
 @given(seed=SEEDS)
-@settings(deadline=None)
 def test_signed_look_of_the_opposite_map_mirrors_the_table(seed):
     heats = maps(1, seed=seed)
     look = Look(signed=True)
-    assert torch.equal(scale_of(heats, look), scale_of(-heats, look))
+    assert np.array_equal(scale_of(heats, look), scale_of(-heats, look))
     share = np.linspace(-1, 1, 101)
     assert np.array_equal(ramp(look, share)[:, 3], ramp(look, -share)[:, 3])
-    image = torch.full((9, 13, 3), 128, dtype=torch.uint8)
+    image = np.full((9, 13, 3), 128, np.uint8)
     blue_minus_red = [
-        (p[..., 2].int() - p[..., 0].int())
+        (p[..., 2].astype(int) - p[..., 0])
         for p in (painted(image, heats, look)[0], painted(image, -heats, look)[0])
     ]
-    strong = heats[0].abs() > 0.3 * heats.abs().max()
-    assert torch.all((blue_minus_red[0] > 0)[strong] == (heats[0] < 0)[strong])
-    assert torch.all((blue_minus_red[1] > 0)[strong] == (heats[0] > 0)[strong])
+    strong = np.abs(heats[0]) > 0.3 * np.abs(heats).max()
+    assert np.all((blue_minus_red[0] > 0)[strong] == (heats[0] < 0)[strong])
+    assert np.all((blue_minus_red[1] > 0)[strong] == (heats[0] > 0)[strong])
 
 
 def test_a_diverging_table_starts_from_its_middle_in_the_positive_look():
@@ -123,36 +119,35 @@ def test_a_diverging_table_starts_from_its_middle_in_the_positive_look():
 
 @pytest.mark.parametrize("signed", SIGNED)
 def test_what_was_not_seen_is_dimmed_and_drained_and_nothing_else_changes(signed):
-    image = torch.tensor([[[250, 40, 10]]], dtype=torch.uint8).expand(6, 8, 3).contiguous()
+    image = np.full((6, 8, 3), (250, 40, 10), np.uint8)
     heats = maps(2, 6, 8)
     look = Look(signed=signed)
     high = scale_of(heats, look)
     whole = paint(image, heats, high, look)
-    heats[0, :, :3] = float("nan")
+    heats[0, :, :3] = np.nan
     result = paint(image, heats, high, look)
-    assert torch.equal(result[1], whole[1])
-    assert torch.equal(result[0, :, 3:], whole[0, :, 3:])
-    unseen = result[0, :, :3].int()
-    assert torch.all(unseen.float().mean(-1) < 0.6 * image[0, 0].float().mean())
-    assert torch.all((unseen.amax(-1) - unseen.amin(-1)) < 60)
-    assert torch.all(unseen[..., 0] > unseen[..., 2])
+    assert np.array_equal(result[1], whole[1])
+    assert np.array_equal(result[0, :, 3:], whole[0, :, 3:])
+    unseen = result[0, :, :3].astype(int)
+    assert np.all(unseen.mean(-1) < 0.6 * image[0, 0].mean())
+    assert np.all((unseen.max(-1) - unseen.min(-1)) < 60)
+    assert np.all(unseen[..., 0] > unseen[..., 2])
 
 
 @given(seed=SEEDS, count=st.integers(0, 4))
-@settings(deadline=None)
 def test_ends_of_the_scale_per_map_shared_and_fixed(seed, count):
     heats = maps(count, seed=seed)
     own = scale_of(heats, Look())
-    assert torch.equal(own, heats.flatten(1).amax(1).clamp_min(NO_EVIDENCE) if count else own)
+    assert np.array_equal(own, heats.max((1, 2)).clip(NO_EVIDENCE))
     assert own.shape == (count,)
     shared = scale_of(heats, Look(normalize="shared", signed=True))
-    assert shared.tolist() == [heats.abs().max().item()] * count if count else True
+    assert shared.tolist() == [np.abs(heats).max()] * count if count else True
     fixed = scale_of(heats, Look(normalize="none", full_scale=12.5))
     assert fixed.tolist() == [12.5] * count
 
 
 def test_values_that_are_not_finite_do_not_set_the_scale():
-    heats = torch.tensor([[[float("nan"), 3.0, float("inf"), -8.0]]])
+    heats = np.array([[[np.nan, 3.0, np.inf, -8.0]]], np.float32)
     assert scale_of(heats, Look()).item() == 3.0
     assert scale_of(heats, Look(signed=True)).item() == 8.0
     result = painted(picture(1, 4), heats, Look(opacity=1.0))
@@ -161,41 +156,32 @@ def test_values_that_are_not_finite_do_not_set_the_scale():
 
 @pytest.mark.parametrize("value", [0.0, -7.0, 1e-9, float("nan")])
 def test_a_map_without_evidence_gets_a_tiny_end_and_leaves_no_trace(value):
-    heats = torch.full((1, 9, 13), value)
+    heats = np.full((1, 9, 13), value, np.float32)
     high = scale_of(heats, Look())
     assert high.item() == pytest.approx(NO_EVIDENCE)
     assert Scale(0.0, high.item()).empty
     if value == value:
-        assert torch.equal(paint(picture(), heats, high, Look())[0], picture())
+        assert np.array_equal(paint(picture(), heats, high, Look())[0], picture())
 
 
 def test_a_scale_of_zero_does_not_divide_by_it():
-    result = paint(picture(), torch.zeros(1, 9, 13), torch.zeros(1), Look(signed=True))
-    assert torch.equal(result[0], picture())
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_maps_of_other_types_are_painted_alike(dtype):
-    heats = maps(1).to(dtype)
-    same = painted(picture(), heats.float(), Look())
-    result = painted(picture(), heats, Look())
-    assert result.dtype == torch.uint8
-    assert (result.int() - same.int()).abs().max() <= 1
+    result = paint(picture(), maps(1) * 0, np.zeros(1, np.float32), Look(signed=True))
+    assert np.array_equal(result[0], picture())
 
 
 def test_strips_do_not_show(monkeypatch):
     image, heats = picture(50, 31), maps(2, 50, 31)
-    heats[:, :4] = float("nan")
+    heats[:, :4] = np.nan
     whole = painted(image, heats, Look())
     monkeypatch.setattr(overlay, "_PIXELS_AT_ONCE", 64)
-    assert torch.equal(painted(image, heats, Look()), whole)
+    assert np.array_equal(painted(image, heats, Look()), whole)
 
 
 def test_a_picture_that_is_not_the_maps_own_is_refused():
     with pytest.raises(ValueError, match="uint8 picture"):
         painted(picture(9, 12), maps(), Look())
     with pytest.raises(ValueError, match="float32"):
-        painted(picture().float(), maps(), Look())
+        painted(picture().astype(np.float32), maps(), Look())
 
 
 @pytest.mark.parametrize(
@@ -211,14 +197,3 @@ def test_a_picture_that_is_not_the_maps_own_is_refused():
 def test_a_look_that_makes_no_sense_is_refused(wrong, message):
     with pytest.raises(ValueError, match=message):
         Look(**wrong)
-
-
-@pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-@pytest.mark.parametrize("signed", SIGNED)
-def test_the_device_of_the_maps_paints_as_the_processor_does(signed):
-    image, heats, look = picture(), maps(), Look(signed=signed)
-    heats[0, :3] = float("nan")
-    result = painted(image, heats.cuda(), look)
-    assert result.is_cuda
-    assert (result.cpu().int() - painted(image, heats, look).int()).abs().max() <= 1

@@ -71,7 +71,7 @@ def test_pictures_of_any_size_and_aspect_give_a_sheet_of_reasonable_size(size):
     footer=st.text(max_size=200),
     portrait=st.booleans(),
 )
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_no_text_changes_the_width_of_the_sheet_or_leaves_it(title, label, footer, portrait):
     image = photo(20, 200) if portrait else photo()
     plain = sheet(image, [tile(image)])

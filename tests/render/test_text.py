@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from camtool.render import text
@@ -11,7 +11,6 @@ SIZES = st.integers(10, 30)
 
 
 @given(words=st.text(max_size=200), size=SIZES, width=st.integers(30, 600), middle=st.booleans())
-@settings(deadline=None)
 def test_any_text_fits_and_is_whole_if_it_can_be(words, size, width, middle):
     shown = text.elide(words, size, width, middle=middle)
     assert text.width_of(shown, size) <= width
@@ -33,7 +32,6 @@ def test_ellipsis_stands_at_the_end_or_in_the_middle():
 
 
 @given(words=st.text(max_size=300), width=st.integers(40, 400))
-@settings(deadline=None)
 def test_wrapped_lines_fit(words, width):
     lines = text.wrap(words, 14, width)
     assert all(text.width_of(line, 14) <= width for line in lines)
@@ -46,7 +44,6 @@ def test_wrapping_keeps_every_word_in_order():
 
 
 @given(spans=st.lists(st.text(max_size=40), max_size=4), size=SIZES, width=st.integers(40, 400))
-@settings(deadline=None)
 def test_a_line_has_its_width_and_one_height_whatever_it_says(spans, size, width):
     image = text.line([(span, text.INK) for span in spans], size, width)
     assert image.size == (width, text.line([], size, width).height)

@@ -143,7 +143,7 @@ def test_phases_follow_each_other(recipe: train.Recipe) -> None:
     assert recipe.phase(0.5) is recipe.phase(1.0) is recipe.phases[1]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     size=st.integers(24, 96),
     low=st.floats(0.2, 3.0),
@@ -172,7 +172,7 @@ def test_zooming_out_shrinks_the_object() -> None:
     assert share((0.35, 0.5)) > share((1.0, 1.0)) > share((2.5, 3.0)) > 0
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(rows=st.integers(2, 24), columns=st.integers(2, 24), seed=st.integers(0, 999))
 def test_orthogonalize_keeps_the_axes_and_levels_the_lengths(
     rows: int, columns: int, seed: int
