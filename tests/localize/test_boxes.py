@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from camtool.localize import boxes
 from camtool.localize.boxes import (
     boxes_from_map,
     components_from_map,
@@ -126,6 +127,27 @@ def test_largest_mask_is_the_first_component(heatmap, connectivity):
     box = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
     assert box == found[0].box
     assert not (mask & ~mask_from_map(heatmap, connectivity=connectivity)).any()
+
+
+MASKS = hnp.arrays(
+    np.bool_, hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=24), fill=st.just(True)
+)
+
+
+@given(MASKS, st.booleans(), st.sampled_from([4, 8]))
+def test_outlines_tell_what_labelling_does(mask, negate, connectivity):
+    mask = mask ^ negate
+    expected = boxes._label(mask, connectivity)[1]
+    found = boxes._regions(mask, connectivity)
+    assert np.array_equal(found[boxes._order(found)], expected[boxes._order(expected)])
+
+
+def test_a_region_in_the_hole_of_another_is_one_of_its_own():
+    heatmap = np.ones((7, 7), np.float32)
+    heatmap[1:6, 1:6] = 0
+    heatmap[3, 3] = 1
+    assert boxes_from_map(heatmap) == [(0, 0, 7, 7), (3, 3, 4, 4)]
+    assert [c.area for c in components_from_map(heatmap)] == [24, 1]
 
 
 @given(MAPS)
