@@ -12,8 +12,9 @@ from torch import Tensor
 
 Extent = Sequence[float]
 
+_KEPT_ENTRIES = 1 << 15
 
-@lru_cache(maxsize=64)
+
 def interpolation_matrix(
     cells: int, extent: tuple[float, float], samples: int, onto: tuple[float, float]
 ) -> NDArray[np.float32]:
@@ -30,6 +31,15 @@ def interpolation_matrix(
         float32 [samples, cells], not to be changed; every row sums to 1, or is NaN where the
         centre of the target's cell lies outside `extent`.
     """
+    # Pictures of a folder share their sizes; the large matrices of huge ones are not worth keeping.
+    make = _matrix if samples * cells <= _KEPT_ENTRIES else _matrix.__wrapped__
+    return make(cells, extent, samples, onto)
+
+
+@lru_cache(maxsize=64)
+def _matrix(
+    cells: int, extent: tuple[float, float], samples: int, onto: tuple[float, float]
+) -> NDArray[np.float32]:
     start, end = extent
     step = (onto[1] - onto[0]) / samples
     centres = onto[0] + (np.arange(samples) + 0.5) * step
