@@ -2,42 +2,49 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Any, Literal
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file beside its place, then rename it into place.
+@contextmanager
+def replacing(path: Path, mode: Literal["w", "wb"] = "w") -> Iterator[IO[Any]]:
+    """A file that takes its place when all of it is written, and never before.
 
     A reader, or a run that is continued after a crash, never sees half a file.
 
     Args:
         path: Where it goes; missing folders are made.
-        content: All of it.
+        mode: "wb" for bytes. Text is UTF-8, lines end as they are written, and what UTF-8 can't
+            hold is escaped.
 
     Raises:
         OSError: It can't be written; nothing is left behind.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".camtool-", suffix=".part")
-    part = Path(name)
+    part = path.with_name(f".camtool-{secrets.token_hex(8)}.part")
     try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-        part.chmod(0o666 & ~_umask())
+        stream = _created(part, mode)
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stream = _created(part, mode)
+    try:
+        with stream:
+            yield stream
         part.replace(path)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
 
 
-def _umask() -> int:
-    """The process's umask, read the only way there is without changing it for other threads."""
-    try:
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("Umask:"):
-                return int(line.split()[1], 8)
-    except OSError:
-        pass
-    return 0o022
+def _created(path: Path, mode: Literal["w", "wb"]) -> IO[Any]:
+    if mode == "wb":
+        return path.open("xb")
+    return path.open("x", encoding="utf-8", errors="backslashreplace", newline="")
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file whole; `replacing` for what is in memory."""
+    with replacing(path, "wb") as stream:
+        stream.write(content)

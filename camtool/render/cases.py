@@ -9,7 +9,6 @@ import base64
 import hashlib
 import io
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
@@ -21,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from camtool.files import write_atomically
 from camtool.render import text
 from camtool.render.report import display_text
 
@@ -119,7 +119,7 @@ def write_cases(
         table=_table(table),
         sections="\n".join(_section(number, section) for number, section in enumerate(sections)),
     )
-    _write_whole(path, page)
+    write_atomically(path, page.encode())
     return path
 
 
@@ -223,15 +223,3 @@ def _data_url(picture: NDArray[np.uint8]) -> str:
     image = Image.fromarray(picture)
     image.save(stream, "JPEG", quality=_QUALITY, subsampling=0, optimize=True)
     return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"
-
-
-def _write_whole(path: Path, page: str) -> None:
-    """Write beside and rename, so that a reader never meets half a page."""
-    beside = path.with_name(path.name + ".part")
-    try:
-        beside.write_text(page, encoding="utf-8", newline="\n")
-        beside.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            beside.unlink()
-        raise

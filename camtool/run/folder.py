@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import io
 import json
 import os
 import time
@@ -17,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from PIL import Image
 
 from camtool import __version__
+from camtool.explainer.explanation import encode
 from camtool.files import write_atomically
 from camtool.images import MAX_PIXELS
+from camtool.opencv import cv2
 from camtool.run import results
 from camtool.run.discovery import Found, Item, discover, identity
 from camtool.run.journal import Entry, Journal
@@ -273,12 +273,12 @@ class FolderRun:
     def _thumbnail(self, item: Item, explanation: Explanation) -> Path:
         from camtool.render.report import THUMBNAIL_SIDE
 
-        small = Image.fromarray(explanation.image)
-        small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
-        stream = io.BytesIO()
-        small.save(stream, "JPEG", quality=80)
+        height, width = explanation.image.shape[:2]
+        scale = min(1.0, THUMBNAIL_SIDE / max(height, width))
+        size = max(1, round(width * scale)), max(1, round(height * scale))
+        small = cv2.resize(explanation.image, size, interpolation=cv2.INTER_AREA)
         path = self.plan.output / _thumbnail_of(item)
-        write_atomically(path, stream.getvalue())
+        write_atomically(path, encode(np.asarray(small), ".jpg", quality=80))
         return path
 
     def _fail(

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any, TypeAlias
+from typing import IO, TypeAlias
 
+from camtool.files import replacing
 from camtool.run.journal import Entry
 from camtool.run.record import COLUMNS, Row
 
@@ -19,27 +17,6 @@ FORMATS = ("parquet", "csv", "jsonl")
 ROWS_AT_ONCE = 4096
 
 Entries: TypeAlias = "Callable[[], Iterator[tuple[int, Entry]]]"
-
-
-@contextmanager
-def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """A file that takes the place of `path` when all of it is written, and never before."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".camtool-", suffix=".part")
-    binary = "b" in mode
-    try:
-        with os.fdopen(
-            handle,
-            mode,
-            encoding=None if binary else "utf-8",
-            errors=None if binary else "backslashreplace",
-            newline=None if binary else "",
-        ) as stream:
-            yield stream
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def parquet_available() -> bool:

@@ -10,10 +10,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.resources import files
 from itertools import groupby
@@ -22,6 +20,7 @@ from typing import IO
 
 import numpy as np
 
+from camtool.files import replacing
 from camtool.render.colormaps import POSITIVE_DEFAULT, SIGNED_DEFAULT, table
 from camtool.render.report.aggregate import (
     ClassAggregator,
@@ -75,7 +74,8 @@ def write_report(
         folder = _spool(rows, spool)
         _find_deviators(folder, spool)
         shown = _choose(folder, limit)
-        _write_whole(page, _page(folder, spool, shown, meta, failed))
+        with replacing(page) as stream:
+            stream.writelines(_page(folder, spool, shown, meta, failed))
     return page
 
 
@@ -206,18 +206,3 @@ def _skeleton() -> str:
 def _csp_hash(text: str) -> str:
     digest = hashlib.sha256(text.encode("utf-8")).digest()
     return f"'sha256-{base64.b64encode(digest).decode()}'"
-
-
-def _write_whole(path: Path, parts: Iterable[str]) -> None:
-    """Write beside and rename, so that a reader never meets half a page."""
-    beside = path.with_name(path.name + ".part")
-    try:
-        with beside.open("w", encoding="utf-8", newline="\n") as stream:
-            stream.writelines(parts)
-            stream.flush()
-            os.fsync(stream.fileno())
-        beside.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            beside.unlink()
-        raise

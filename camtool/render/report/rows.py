@@ -137,7 +137,7 @@ def pack_map(heatmap: npt.ArrayLike) -> tuple[int, int, float, str]:
     """
     values = shrink(heatmap)
     scale = float(f"{np.abs(values).max():.6g}")
-    levels = np.rint(values * (127.0 / scale)) if scale > 0 else np.zeros_like(values)
+    levels = np.rint(values * np.float64(127.0 / scale)) if scale > 0 else np.zeros_like(values)
     packed = np.clip(levels, -127, 127).astype(np.int8).tobytes()
     return values.shape[0], values.shape[1], scale, base64.b64encode(packed).decode()
 
