@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tinyimagenet import MEAN, STD
+from torch import nn
 
 from camtool.models.gapnet import GapNet, gapnet
 
@@ -19,6 +21,40 @@ LICENSE = (
     "Trained on Tiny ImageNet, whose pictures come from ImageNet: their use is granted for "
     "non-commercial research and education only (https://image-net.org/download)"
 )
+
+
+def centre_classifier(model: GapNet) -> None:
+    """Take the mean over the classes from the classifier's weights and biases, in place.
+
+    Softmax does not feel what is added to all logits alike, so no probability changes; but a
+    class's map becomes the evidence for it against the average class, and zero gets a meaning.
+    """
+    with torch.no_grad():
+        for parameter in (model.fc.weight, model.fc.bias):
+            parameter -= parameter.mean(0)
+
+
+@torch.no_grad()
+def recalibrate(model: GapNet, inputs: Iterable[torch.Tensor]) -> None:
+    """Average the batch-norm statistics anew, over batches as the network will be used on.
+
+    Training leaves those of its last crops, which are larger and cut differently.
+
+    Args:
+        model: Changed in place; left in evaluation mode.
+        inputs: Normalised images, float ``[N, 3, H, W]``; every batch weighs the same.
+    """
+    layers = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    momenta = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None
+    model.train()
+    for batch in inputs:
+        model(batch)
+    for layer, momentum in zip(layers, momenta, strict=True):
+        layer.momentum = momentum
+    model.eval()
 
 
 def round_parameters(model: GapNet) -> None:

@@ -25,7 +25,7 @@ import numpy.typing as npt
 import torch
 from evaluation import accuracy, localization
 from muon import Muon
-from release import load, metadata, round_parameters, save
+from release import centre_classifier, load, metadata, recalibrate, round_parameters, save
 from tinyimagenet import (
     Bytes,
     Split,
@@ -34,6 +34,7 @@ from tinyimagenet import (
     load_val,
     random_crop,
     read_classes,
+    resize,
     to_input,
 )
 from torch import nn
@@ -42,9 +43,10 @@ from torch.nn import functional
 from camtool.models.gapnet import GapNet, Residual, gapnet
 
 HERE = Path(__file__).resolve().parent
-WATCH_STRIDE = 4  # between epochs every fourth validation picture is enough to see the trend
+WATCH_STRIDE = 8  # between epochs every eighth validation picture is enough to see the trend
 ZOOM_OUT = (1.2, 3.0)
-STANDARD_SIZES = (64, 80, 96, 112, 128)
+STANDARD_SIZE = 64  # the side of the data's own pictures
+CALIBRATION = 4000  # training pictures
 
 # glibc returns large blocks to the kernel and faults every page in again at the next batch; on
 # virtual machines these faults cost several times the arithmetic. It reads these only at start.
@@ -63,7 +65,7 @@ class Phase:
         until: Share of training, 0..1.
         sizes: Sides in pixels; every batch draws one.
         scale: Range of a crop's area relative to the picture's.
-        zoom_out: Share of batches whose pictures are extended by reflection and shrunk.
+        zoom_out: Share of pictures that are extended by reflection and shrunk.
     """
 
     until: float
@@ -136,8 +138,9 @@ def batches(
 def augment(images: Bytes, phase: Phase, rng: np.random.Generator) -> Bytes:
     """Draw one size for the batch and cut a random crop of it from each picture."""
     size = int(rng.choice(phase.sizes))
-    scale = ZOOM_OUT if rng.random() < phase.zoom_out else phase.scale
-    return np.stack([random_crop(image, size, scale, rng) for image in images])
+    scales = [ZOOM_OUT if out else phase.scale for out in rng.random(len(images)) < phase.zoom_out]
+    pairs = zip(images, scales, strict=True)
+    return np.stack([random_crop(image, size, scale, rng) for image, scale in pairs])
 
 
 def low_precision(device: torch.device) -> bool:
@@ -295,14 +298,23 @@ def measure(path: Path, val: Split, sizes: list[int], device: str) -> None:
         )
 
 
+def plain_batches(data: Split, device: torch.device) -> Iterator[torch.Tensor]:
+    """Whole training pictures, evenly spaced, at the standard size."""
+    some = data.every(max(1, len(data.labels) // CALIBRATION)).images
+    for start in range(0, len(some), 100):
+        pictures = [resize(image, STANDARD_SIZE) for image in some[start : start + 100]]
+        yield to_input(np.stack(pictures), device)
+
+
 def publish(trainer: Trainer, root: Path, val: Split, path: Path) -> None:
-    """Round the weights, choose the standard size by validation accuracy, write and measure."""
+    """Finish the network, write it and measure it."""
+    centre_classifier(trainer.model)
+    recalibrate(trainer.model, plain_batches(trainer.data, trainer.device))
     round_parameters(trainer.model)
-    tops = {size: accuracy(trainer.model, val, size) for size in STANDARD_SIZES}
-    size = max(tops, key=lambda s: tops[s][0])
-    description = metadata(asdict(trainer.recipe), read_classes(root), size, tops[size])
+    top = accuracy(trainer.model, val, STANDARD_SIZE)
+    description = metadata(asdict(trainer.recipe), read_classes(root), STANDARD_SIZE, top)
     print(f"{path}: SHA-256 {save(trainer.model, path, description)}")
-    measure(path, val, [size], str(trainer.device))
+    measure(path, val, [STANDARD_SIZE], str(trainer.device))
 
 
 def run(options: argparse.Namespace, root: Path, val: Split) -> None:
@@ -327,6 +339,7 @@ def main() -> None:
     """Train and write the weights, or measure a file."""
     options = parse()
     cv2.setNumThreads(1)
+    torch.set_flush_denormal(True)
     root = find_root(options.data)
     val = load_val(root)
     if options.evaluate:

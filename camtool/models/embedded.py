@@ -13,7 +13,7 @@ from camtool.models.hub import sha256
 from camtool.preprocessing import Preprocessing
 
 FILE = "gapnet-1.safetensors"
-SHA256 = "129259cead635bd07c6403f82cac44a03e4563924128cc20766b84afee702b99"
+SHA256 = "666e7581c0200a0cd5763917eb2862cfb3dc50fd0db2b800782cecd172396fde"
 """Of the file that this version of the package was released with."""
 
 

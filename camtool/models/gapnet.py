@@ -65,9 +65,10 @@ class GapNet(nn.Module):
         fc: The classifier, ``C`` to ``classes``.
 
     Args:
-        widths: Channels of the stem and of each stage; at least three numbers.
-        blocks: Residual blocks in each stage, one number fewer than ``widths``. The stem and the
-            first two stages halve the resolution, later stages keep it.
+        widths: Channels of the stem, of each stage, and of the 1x1 convolution that ends the
+            body; at least four numbers.
+        blocks: Residual blocks in each stage, two numbers fewer than ``widths``. The stem and
+            the first two stages halve the resolution, later stages keep it.
         classes: Number of classes.
 
     Raises:
@@ -82,6 +83,7 @@ class GapNet(nn.Module):
             inputs, outputs = widths[stage], widths[stage + 1]
             layers.append(Residual(inputs, outputs, stride=2 if stage < 2 else 1))
             layers += [Residual(outputs, outputs) for _ in range(count - 1)]
+        layers += [_conv_bn(widths[-2], widths[-1], kernel=1), nn.ReLU(True)]
         self.features = nn.Sequential(*layers)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(widths[-1], classes)
@@ -93,9 +95,9 @@ class GapNet(nn.Module):
 
 
 def _check(widths: Sequence[int], blocks: Sequence[int], classes: int) -> None:
-    if len(blocks) < 2 or len(widths) != len(blocks) + 1:
+    if len(blocks) < 2 or len(widths) != len(blocks) + 2:
         raise ValueError(
-            f"gapnet needs two stages or more, and one width more than stages; "
+            f"gapnet needs two stages or more, and two widths more than stages; "
             f"got {len(widths)} widths and {len(blocks)} stages"
         )
     if min(*widths, *blocks, classes) < 1:
@@ -103,14 +105,14 @@ def _check(widths: Sequence[int], blocks: Sequence[int], classes: int) -> None:
 
 
 def gapnet(
-    widths: Sequence[int] = (32, 128, 256),
+    widths: Sequence[int] = (32, 128, 256, 512),
     blocks: Sequence[int] = (1, 3),
     classes: int = 200,
 ) -> GapNet:
     """Build an untrained :class:`GapNet`; the defaults are those of the embedded weights.
 
     Args:
-        widths: Channels of the stem and of each stage.
+        widths: Channels of the stem, of each stage and of the last convolution.
         blocks: Residual blocks in each stage.
         classes: Number of classes.
 

@@ -16,7 +16,7 @@ from camtool.models.gapnet import GapNet, Residual, gapnet
 @pytest.fixture(scope="module")
 def small() -> GapNet:
     torch.manual_seed(0)
-    network = gapnet((4, 8, 12, 16), (1, 2, 1), classes=7)
+    network = gapnet((4, 8, 12, 16, 20), (1, 2, 1), classes=7)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.running_mean, std=0.1)
@@ -59,14 +59,19 @@ def test_a_residual_block_with_zero_gain_is_its_shortcut() -> None:
 
 
 def test_gradients_reach_every_parameter() -> None:
-    network = gapnet((4, 8, 8), (1, 1), classes=3)
+    network = gapnet((4, 8, 8, 12), (1, 1), classes=3)
     network(torch.randn(4, 3, 64, 64)).logsumexp(1).sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.features.parameters())
 
 
 @pytest.mark.parametrize(
     ("widths", "blocks", "classes"),
-    [((4, 8), (1,), 3), ((4, 8, 8), (1, 1, 1), 3), ((4, 0, 8), (1, 1), 3), ((4, 8, 8), (1, 1), 0)],
+    [
+        ((4, 8, 8), (1,), 3),
+        ((4, 8, 8), (1, 1), 3),
+        ((4, 0, 8, 8), (1, 1), 3),
+        ((4, 8, 8, 8), (1, 1), 0),
+    ],
 )
 def test_numbers_that_do_not_fit_are_refused(
     widths: tuple[int, ...], blocks: tuple[int, ...], classes: int

@@ -27,7 +27,7 @@ import train  # noqa: E402
 
 CLASSES = 6
 RECIPE = {
-    "widths": [4, 8, 16],
+    "widths": [4, 8, 16, 16],
     "blocks": [1, 1],
     "seed": 3,
     "epochs": 3,
@@ -236,6 +236,31 @@ def test_a_file_gives_back_the_rounded_network(recipe: train.Recipe, tmp_path: P
     assert json.loads(read["preprocessing"])["size"] == 96
     for name, value in model.state_dict().items():
         assert torch.equal(value, again.state_dict()[name]), name
+
+
+def test_centring_the_classifier_changes_no_probability(recipe: train.Recipe) -> None:
+    model = train.gapnet(recipe.widths, recipe.blocks, CLASSES).eval()
+    torch.nn.init.uniform_(model.fc.weight, 0, 1)
+    images = torch.randn(4, 3, 64, 64)
+    with torch.no_grad():
+        before = model(images)
+        release.centre_classifier(model)
+        after = model(images)
+    assert before.mean(1).abs().min() > 0.01
+    assert after.mean(1).abs().max() < 1e-5
+    torch.testing.assert_close(after.softmax(1), before.softmax(1))
+
+
+def test_recalibrated_statistics_are_those_of_the_batches(recipe: train.Recipe) -> None:
+    model = train.gapnet(recipe.widths, recipe.blocks, CLASSES)
+    batches = [torch.randn(4, 3, 64, 64) + shift for shift in (0.0, 3.0)]
+    release.recalibrate(model, batches)
+    conv, norm = model.features[0]
+    with torch.no_grad():
+        means = [conv(batch).mean((0, 2, 3)) for batch in batches]
+    torch.testing.assert_close(norm.running_mean, torch.stack(means).mean(0))
+    assert norm.momentum == 0.1
+    assert not model.training
 
 
 def test_a_folder_without_the_layout_is_refused(tmp_path: Path) -> None:
