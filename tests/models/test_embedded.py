@@ -94,3 +94,9 @@ def test_loading_it_imports_no_torchvision():
 
 def test_the_first_command_of_the_readme_names_the_espresso(model):
     assert model.explain(EXAMPLES / "espresso.jpg").labels == ("espresso",)
+
+
+def test_the_other_example_is_a_cat(model):
+    labels = model.explain(EXAMPLES / "cat.jpg", topk=5).labels
+    assert "cat" in labels[0].split()
+    assert any("tabby" in label for label in labels)
