@@ -125,14 +125,23 @@ class Page:
             .map(e => e.querySelector('.path').textContent)"""
         return self.js(script)
 
+    def settle(self):
+        """Wait until the page has painted: grids fill when the browser lays them out."""
+        self.browser.execute_async_script(
+            "requestAnimationFrame(() => requestAnimationFrame(arguments[0]))"
+        )
+
     def click(self, selector):
         self.browser.find_element("css selector", selector).click()
+        self.settle()
 
     def press(self, *keys):
         ActionChains(self.browser).send_keys(*keys).perform()
+        self.settle()
 
     def choose(self, select, text):
         Select(self.browser.find_element("id", select)).select_by_visible_text(text)
+        self.settle()
 
     def focused(self):
         return self.js("document.activeElement.id")
@@ -278,7 +287,7 @@ def test_hostile_names_stay_text(page):
     assert "bytes\\xff\\xfe.png" in shown
     assert HOSTILE[2] in shown
     page.click("#tab-failed")
-    assert len(page.texts(".failure")) == len(HOSTILE)
+    page.wait(lambda: len(page.texts(".failure")) == len(HOSTILE))
     assert set(page.texts(".failure .path")) == set(shown)
     assert (
         page.js("document.querySelectorAll('[onerror], main script, main b:not(.count b)').length")
@@ -318,9 +327,7 @@ def test_ten_thousand_pictures_scroll(browser, large):
     nodes = []
     for part in np.linspace(0, 1, 9):
         page.js("document.getElementById('grid').scrollTop = arguments[0] * 1e6", float(part))
-        browser.execute_async_script(
-            "requestAnimationFrame(() => requestAnimationFrame(arguments[0]))"
-        )
+        page.settle()
         nodes.append(page.js("document.querySelectorAll('*').length"))
         assert len(page.cards()) >= 12
     assert max(nodes) < 1000
