@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from camtool.localize.boxes import FloatMap
-from camtool.localize.mergetree import Ints, Levels, MergeTree, column_peaks, merge_tree
+from camtool.localize.mergetree import Ints, Levels, MergeTree, merge_tree
 
 Whole = npt.NDArray[np.int32] | npt.NDArray[np.int64]
 
@@ -57,6 +57,8 @@ class LevelSets:
         Returns:
             Boxes [T, 4], zeros where no pixel is kept; and whether there is one, [T], bool.
         """
+        if not len(self.indices):
+            return np.zeros((self.count, 4), dtype=np.int64), np.zeros(self.count, dtype=bool)
         most = np.zeros(self.count, dtype=self.areas.dtype)
         np.maximum.at(most, self.indices, self.areas)
         candidates = np.flatnonzero(self.areas == most[self.indices])
@@ -64,9 +66,11 @@ class LevelSets:
         if len(candidates) > np.count_nonzero(found):
             x0, y0, x1, y1 = self.boxes[candidates].T
             candidates = candidates[np.lexsort((x1, y1, x0, y0))][::-1]
-        boxes = np.zeros((self.count, 4), dtype=np.int64)
         # Of several rows for one threshold the last one stays, which is the first in order.
-        boxes[self.indices[candidates]] = self.boxes[candidates]
+        first = np.zeros(self.count, dtype=np.intp)
+        first[self.indices[candidates]] = candidates
+        boxes = self.boxes.take(first, axis=0)
+        boxes[~found] = 0
         return boxes, found
 
 
@@ -119,7 +123,7 @@ def levels_of(values: FloatMap, cuts: npt.NDArray[np.float32]) -> Levels:
         return _compact(found, len(cuts))
     levels = _compact(guess, len(cuts))
     # Only a value close to a cut can have been counted on its wrong side.
-    guess -= levels
+    guess -= np.floor(guess)
     close = np.flatnonzero((guess < error) | (guess > 1 - error))
     levels.ravel()[close] = np.searchsorted(cuts, values.ravel()[close], side="left")
     return levels
@@ -142,6 +146,9 @@ def _linear_guess(values: FloatMap, cuts: npt.NDArray[np.float32]) -> tuple[Floa
         return None, 0.0
     first = float(cuts[0])
     step = (float(cuts[-1]) - first) / (len(cuts) - 1)
+    # Below the normal numbers a float32 is too coarse, and 1 / step overflows.
+    if step < np.finfo(np.float32).tiny:
+        return None, 0.0
     even = first + step * np.arange(len(cuts))
     rounding = (abs(first) / step + len(cuts) + 2) * 4 * float(np.finfo(np.float32).eps)
     error = float(np.abs(cuts - even).max()) / step + rounding
@@ -209,15 +216,18 @@ def _own_extents(levels: Levels, tree: MergeTree, layout: _Layout) -> Whole:
     The peaks of the runs of rows and of columns are enough: they reach as far.
     """
     width = levels.shape[1]
-    flat = levels.ravel()
+    peaks = np.concatenate([tree.column_peaks, tree.row_peaks])
+    region = tree.run_regions[tree.run_of[peaks]]
+    states = layout.state_of(tree, region, levels.ravel()[peaks].astype(np.intp))
     extents = np.full((4, len(layout.chain)), max(levels.shape) + 1, dtype=layout.chain.dtype)
-    columns = column_peaks(levels)
-    for axis, peaks in ((0, columns), (1, tree.row_peaks)):
-        region = tree.run_regions[tree.run_of[peaks]]
-        states = layout.state_of(tree, region, flat[peaks].astype(np.intp))
-        place = (peaks % width if axis == 0 else peaks // width).astype(extents.dtype)
-        np.minimum.at(extents[axis], states, place)
-        np.minimum.at(extents[axis + 2], states, -(place + 1))
+    columns = len(tree.column_peaks)
+    for axis, own, place in (
+        (0, states[:columns], tree.column_peaks % width),
+        (1, states[columns:], tree.row_peaks // width),
+    ):
+        near = place.astype(extents.dtype)
+        np.minimum.at(extents[axis], own, near)
+        np.minimum.at(extents[axis + 2], own, -near - 1)
     return extents
 
 

@@ -31,6 +31,7 @@ class MergeTree(NamedTuple):
         into: [B], the elder region; itself if it never merges.
         order: The regions that merge, in the order in which they do.
         row_peaks: Flat indices of one highest pixel of each run of a row, positive ones only.
+        column_peaks: The same for the runs of columns.
         run_of: [H * W], the run of every pixel.
         run_lengths: The number of pixels of every run.
         run_regions: The region of every run: at each level at which a pixel of the run counts,
@@ -42,6 +43,7 @@ class MergeTree(NamedTuple):
     into: Ints
     order: list[int]
     row_peaks: Ints
+    column_peaks: Ints
     run_of: npt.NDArray[np.int32]
     run_lengths: Ints
     run_regions: Ints
@@ -64,40 +66,42 @@ def merge_tree(levels: Levels, connectivity: int) -> MergeTree:
     """
     # Everything runs over the flat image: slices of it are contiguous, those of its rows not.
     flat, width = levels.ravel(), levels.shape[1]
-    rising = _rising(flat, width)
-    first = _run_starts(rising, width)
+    slopes = _slopes(flat, width)
+    first = _run_starts(slopes.right, width)
     starts = np.flatnonzero(first)
-    lengths = np.diff(starts, append=flat.size)
+    lengths = np.append(starts[1:], flat.size) - starts
     run_of = np.repeat(np.arange(len(starts), dtype=np.int32), lengths)
-    peaks = _run_peaks(rising, width)
+    peaks = _row_peaks(slopes.right, width)
     peak_levels = flat[peaks].astype(np.intp)
-    edges = _edges(flat, width, first, run_of, connectivity)
+    pairs = [_side_pairs(flat, width, starts), _vertical_pairs(flat, width, first)]
+    if connectivity == 8:
+        pairs.append(_diagonal_pairs(flat, width, slopes))
+    edges = _edges(run_of, pairs)
     region, roots = _contract(peak_levels, edges)
     birth = peak_levels[roots]
     death, into, order = _merge(birth, _saddles(region, edges))
-    row_peaks = peaks[peak_levels > 0]
-    return MergeTree(birth, death, into, order, row_peaks, run_of, lengths, region)
+    rows, columns = peaks[peak_levels > 0], _column_peaks(flat, width, slopes.down)
+    return MergeTree(birth, death, into, order, rows, columns, run_of, lengths, region)
 
 
-def column_peaks(levels: Levels) -> Ints:
-    """Flat indices of one highest pixel of each rising and falling run of a column.
+class _Slopes(NamedTuple):
+    """Where levels rise, each [H * W], bool.
 
-    Runs at level 0 are left out.
+    Attributes:
+        right: A pixel is above its left neighbour; true in the first column.
+        down: A pixel is above the one over it; true in the first row.
     """
-    flat, width = levels.ravel(), levels.shape[1]
-    rising = np.ones(flat.size, dtype=bool)
-    np.greater(flat[width:], flat[:-width], out=rising[width:])
-    peaks = rising & (flat > 0)
-    peaks[:-width] &= ~rising[width:]
-    return np.flatnonzero(peaks)
+
+    right: Flags
+    down: Flags
 
 
-def _rising(flat: Levels, width: int) -> Flags:
-    """Whether a pixel is above its left neighbour; true in the first column."""
-    rising = np.ones(flat.size, dtype=bool)
-    np.greater(flat[1:], flat[:-1], out=rising[1:])
-    rising[::width] = True
-    return rising
+def _slopes(flat: Levels, width: int) -> _Slopes:
+    right, down = np.ones((2, flat.size), dtype=bool)
+    np.greater(flat[1:], flat[:-1], out=right[1:])
+    right[::width] = True
+    np.greater(flat[width:], flat[:-width], out=down[width:])
+    return _Slopes(right, down)
 
 
 def _run_starts(rising: Flags, width: int) -> Flags:
@@ -108,20 +112,23 @@ def _run_starts(rising: Flags, width: int) -> Flags:
     return first
 
 
-def _run_peaks(rising: Flags, width: int) -> Ints:
-    """Flat index of the last rising pixel of every run."""
+def _row_peaks(rising: Flags, width: int) -> Ints:
+    """Flat index of the last rising pixel of every run of a row."""
     last = rising.copy()
     np.greater(rising[:-1], rising[1:], out=last[:-1])
     last[width - 1 :: width] = rising[width - 1 :: width]
     return np.flatnonzero(last)
 
 
-def _edges(
-    flat: Levels, width: int, first: Flags, run_of: npt.NDArray[np.int32], connectivity: int
-) -> _Edges:
-    pairs = [_side_pairs(flat, width, first), _vertical_pairs(flat, width, first)]
-    if connectivity == 8:
-        pairs += _diagonal_pairs(flat, width)
+def _column_peaks(flat: Levels, width: int, rising: Flags) -> Ints:
+    """Flat index of the last rising pixel of every run of a column, positive ones only."""
+    last = rising.copy()
+    np.greater(rising[:-width], rising[width:], out=last[:-width])
+    peaks = np.flatnonzero(last)
+    return peaks[flat[peaks] > 0]
+
+
+def _edges(run_of: npt.NDArray[np.int32], pairs: list[tuple[Ints, Ints, Levels]]) -> _Edges:
     one, other, level = (np.concatenate(part) for part in zip(*pairs, strict=True))
     touching = np.flatnonzero(level)
     return _Edges(
@@ -131,10 +138,9 @@ def _edges(
     )
 
 
-def _side_pairs(flat: Levels, width: int, first: Flags) -> tuple[Ints, Ints, Levels]:
+def _side_pairs(flat: Levels, width: int, starts: Ints) -> tuple[Ints, Ints, Levels]:
     """Where one run of a row ends and the next begins: two flat indices and the level."""
-    inner = np.flatnonzero(first)
-    inner = inner[inner % width > 0]
+    inner = starts[starts % width > 0]
     return inner - 1, inner, flat[inner - 1]
 
 
@@ -146,20 +152,22 @@ def _vertical_pairs(flat: Levels, width: int, first: Flags) -> tuple[Ints, Ints,
     return cells, cells + width, level
 
 
-def _diagonal_pairs(flat: Levels, width: int) -> list[tuple[Ints, Ints, Levels]]:
+def _diagonal_pairs(flat: Levels, width: int, slopes: _Slopes) -> tuple[Ints, Ints, Levels]:
     """Diagonal neighbours that no path over the two pixels beside them joins as high."""
-    a, b, c, d = flat[: -width - 1], flat[1:-width], flat[width:-1], flat[width + 1 :]
-    down, up = np.minimum(a, d), np.minimum(b, c)
-    found = []
-    for level, beside, one, other in (
-        (down, np.maximum(b, c), 0, width + 1),
-        (up, np.maximum(a, d), 1, width),
-    ):
-        corner = np.flatnonzero(level > beside)
-        # The last pixel of a row and the first of the next are no neighbours.
-        corner = corner[corner % width < width - 1]
-        found.append((corner + one, corner + other, level[corner]))
-    return found
+    right, down = slopes
+    # Of a b / c d only those corners remain where both slopes turn over in the same sense.
+    turned = right[1:-width] != right[width + 1 :]
+    turned &= down[width:-1] != down[width + 1 :]
+    turned &= right[width + 1 :] == down[width + 1 :]
+    corner = np.flatnonzero(turned)
+    # The last pixel of a row and the first of the next are no neighbours.
+    corner = corner[corner % width < width - 1]
+    a, b, c, d = (flat[corner + step] for step in (0, 1, width, width + 1))
+    falling, rising = np.minimum(a, d), np.minimum(b, c)
+    falls, rises = falling > np.maximum(b, c), rising > np.maximum(a, d)
+    one = np.concatenate([corner[falls], corner[rises] + 1])
+    other = np.concatenate([corner[falls] + width + 1, corner[rises] + width])
+    return one, other, np.concatenate([falling[falls], rising[rises]])
 
 
 def _contract(peak_levels: Ints, edges: _Edges) -> tuple[Ints, Ints]:
@@ -170,21 +178,20 @@ def _contract(peak_levels: Ints, edges: _Edges) -> tuple[Ints, Ints]:
     Returns:
         The region of every run, and the run that is the root of every region.
     """
-    one, other, level = edges
-    parent = np.arange(len(peak_levels))
-    one_peak, other_peak = peak_levels[one], peak_levels[other]
-    upward = (one_peak < other_peak) | ((one_peak == other_peak) & (one < other))
-    low, high = np.where(upward, one, other), np.where(upward, other, one)
-    reaches = level == np.minimum(one_peak, other_peak)
-    parent[low[reaches]] = high[reaches]
+    peak_one, peak_other = peak_levels[edges.one], peak_levels[edges.other]
+    reaches = np.flatnonzero(edges.level == np.minimum(peak_one, peak_other))
+    one, other = edges.one[reaches], edges.other[reaches]
+    rise = peak_other[reaches] - peak_one[reaches]
+    upward = (rise > 0) | ((rise == 0) & (one < other))
+    runs = np.arange(len(peak_levels))
+    parent = runs.copy()
+    parent[np.where(upward, one, other)] = np.where(upward, other, one)
     while True:
         grand = parent[parent]
         if (grand == parent).all():
             break
         parent = grand
-    is_root = parent == np.arange(len(parent))
-    is_root &= peak_levels > 0
-    roots = np.flatnonzero(is_root)
+    roots = np.flatnonzero((parent == runs) & (peak_levels > 0))
     region = np.zeros(len(parent), dtype=np.intp)
     region[roots] = np.arange(len(roots))
     return region[parent], roots

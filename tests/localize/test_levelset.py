@@ -3,7 +3,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -59,6 +59,7 @@ def test_unseen_pixels_are_in_no_region(heatmap, connectivity):
     st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=6).map(sorted),
     st.sampled_from([4, 8]),
 )
+@example(np.zeros((1, 1), np.float32), [0.0, 1e-41], 8)
 def test_cuts_may_be_uneven_and_repeat(heatmap, cuts, connectivity):
     check(heatmap, np.array(cuts, np.float32), connectivity)
 
