@@ -154,12 +154,7 @@ class Evaluation:
     ) -> float:
         if self.mode == "reference":
             scoremap = reference.reference_map(heatmap)
-            largest, every = (
-                reference.reference_overlaps(
-                    scoremap, true, size, self.thresholds, all_contours=all_contours
-                )
-                for all_contours in (False, True)
-            )
+            largest, every = reference.reference_overlaps(scoremap, true, size, self.thresholds)
         else:
             boxes = metrics.to_map(true, size, heatmap.shape)
             largest, every = metrics.map_overlaps(heatmap, boxes, self.thresholds)

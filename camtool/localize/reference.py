@@ -86,16 +86,24 @@ def reference_boxes(
     Raises:
         ValueError: If the map is not two-dimensional or leaves [0, 1].
     """
+    found, at = _regions(scoremap, thresholds)
+    return [found[i][0] if all_contours else found[i][0][found[i][1]][None] for i in at]
+
+
+def _regions(
+    scoremap: Floats, thresholds: Sequence[float] | Floats
+) -> tuple[list[tuple[npt.NDArray[np.int64], int]], npt.NDArray[np.intp]]:
+    """The boxes [N, 4] of all contours with the number of the greatest, once for equal masks.
+
+    Also the place in that list that belongs to each threshold.
+    """
     image = _image(scoremap)
     used = np.unique(image)
     cuts = (np.asarray(thresholds, dtype=np.float64) * int(image.max())).astype(np.int64)
     # Between two values that occur, every cut keeps the same pixels.
     kept = np.searchsorted(used, cuts, side="right")
-    by_kept = {
-        int(number): _contour_boxes(image, int(cuts[kept == number][0]), all_contours)
-        for number in np.unique(kept)
-    }
-    return [by_kept[int(number)] for number in kept]
+    _, first, at = np.unique(kept, return_index=True, return_inverse=True)
+    return [_contour_boxes(image, int(cuts[i])) for i in first], at
 
 
 def _image(scoremap: Floats) -> npt.NDArray[np.uint8]:
@@ -105,30 +113,22 @@ def _image(scoremap: Floats) -> npt.NDArray[np.uint8]:
     return (values * _TOP).astype(np.uint8)
 
 
-def _contour_boxes(
-    image: npt.NDArray[np.uint8], cut: int, all_contours: bool
-) -> npt.NDArray[np.int64]:
+def _contour_boxes(image: npt.NDArray[np.uint8], cut: int) -> tuple[npt.NDArray[np.int64], int]:
     _, binary = cv2.threshold(image, cut, _TOP, cv2.THRESH_BINARY)
     contours = cv2.findContours(binary, cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)[-2]
     if len(contours) == 0:
-        return np.zeros((1, 4), dtype=np.int64)
-    if not all_contours:
-        contours = [max(contours, key=cv2.contourArea)]
+        return np.zeros((1, 4), dtype=np.int64), 0
+    areas = [cv2.contourArea(contour) for contour in contours]
     boxes = np.array([cv2.boundingRect(contour) for contour in contours], dtype=np.int64)
     boxes[:, 2:] += boxes[:, :2]
     height, width = image.shape
     boxes[:, 2:] = np.minimum(boxes[:, 2:], [width - 1, height - 1])
-    return boxes
+    return boxes, areas.index(max(areas))
 
 
 def reference_overlaps(
-    scoremap: Floats,
-    boxes: npt.ArrayLike,
-    size: tuple[int, int],
-    thresholds: Floats,
-    *,
-    all_contours: bool,
-) -> Floats:
+    scoremap: Floats, boxes: npt.ArrayLike, size: tuple[int, int], thresholds: Floats
+) -> tuple[Floats, Floats]:
     """Best overlap with any true box at every threshold, for `metrics.BoxAccuracy`.
 
     Args:
@@ -136,10 +136,10 @@ def reference_overlaps(
         boxes: [M, 4], true boxes in pixels of the image.
         size: (width, height) of the image.
         thresholds: [T], `reference_thresholds()` for published figures.
-        all_contours: False for MaxBoxAcc, true for MaxBoxAccV2 (any of the boxes may match).
 
     Returns:
-        [T], in [0, 1].
+        [T] and [T], in [0, 1]: of the contour of greatest area, for MaxBoxAcc, and of any
+        contour, for MaxBoxAccV2.
 
     Raises:
         ValueError: If there is no true box, or one that is none.
@@ -147,14 +147,11 @@ def reference_overlaps(
     true = reference_true_boxes(boxes, size)
     if len(true) == 0:
         raise ValueError("an image without true boxes has no box accuracy")
-    found = reference_boxes(scoremap, thresholds, all_contours=all_contours)
-    # Thresholds that keep the same pixels share one array of boxes.
-    distinct = {id(candidates): candidates for candidates in found}
-    best = {
-        key: float(box_iou(candidates, true, closed=True).max())
-        for key, candidates in distinct.items()
-    }
-    return np.array([best[id(candidates)] for candidates in found])
+    found, at = _regions(scoremap, thresholds)
+    overlaps = box_iou(np.concatenate([each for each, _ in found]), true, closed=True).max(axis=1)
+    starts = np.cumsum([0, *(len(each) for each, _ in found[:-1])])
+    largest = overlaps[starts + [greatest for _, greatest in found]]
+    return largest[at], np.maximum.reduceat(overlaps, starts)[at]
 
 
 class ReferencePxAP:

@@ -90,7 +90,7 @@ def test_maps_outside_zero_and_one_are_refused():
 
 def test_overlaps_without_a_true_box_are_an_error():
     with pytest.raises(ValueError, match="true boxes"):
-        reference_overlaps(np.zeros((224, 224)), [], (5, 5), np.zeros(1), all_contours=False)
+        reference_overlaps(np.zeros((224, 224)), [], (5, 5), np.zeros(1))
 
 
 def test_accuracy_over_images_of_one_box():
@@ -100,7 +100,7 @@ def test_accuracy_over_images_of_one_box():
         scoremap = np.zeros((224, 224))
         scoremap[56:112, 56:112] = 1
         box = (100, 100, 200, 200) if right else (300, 300, 400, 400)
-        overlaps = reference_overlaps(scoremap, [box], (400, 400), thresholds, all_contours=False)
+        overlaps, _ = reference_overlaps(scoremap, [box], (400, 400), thresholds)
         assert (overlaps[0] == 1.0) == right
         largest.update(overlaps, None)
     assert largest.max_box_acc().estimate.value == 50.0
