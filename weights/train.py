@@ -46,6 +46,7 @@ HERE = Path(__file__).resolve().parent
 WATCH_STRIDE = 8  # between epochs every eighth validation picture is enough to see the trend
 ZOOM_OUT = (1.2, 3.0)
 STANDARD_SIZE = 64  # the side of the data's own pictures
+ZOOM_OUT_LARGE = 0.5  # beyond that size a crop is a blur; a small picture on a large one is sharp
 CALIBRATION = 4000  # training pictures
 
 # glibc returns large blocks to the kernel and faults every page in again at the next batch; on
@@ -63,9 +64,10 @@ class Phase:
 
     Attributes:
         until: Share of training, 0..1.
-        sizes: Sides in pixels; every batch draws one.
+        sizes: Sides in pixels; every batch draws one. Beyond 64 a batch holds fewer pictures, so
+            that it has no more pixels.
         scale: Range of a crop's area relative to the picture's.
-        zoom_out: Share of pictures that are extended by reflection and shrunk.
+        zoom_out: Share of pictures that are extended by reflection and shrunk; a half beyond 64.
     """
 
     until: float
@@ -136,9 +138,15 @@ def batches(
 
 
 def augment(images: Bytes, phase: Phase, rng: np.random.Generator) -> Bytes:
-    """Draw one size for the batch and cut a random crop of it from each picture."""
+    """Draw one size for the batch and cut a random crop of it from each picture.
+
+    Returns:
+        [N, size, size, 3], of the first N pictures: of all of them up to the standard size.
+    """
     size = int(rng.choice(phase.sizes))
-    scales = [ZOOM_OUT if out else phase.scale for out in rng.random(len(images)) < phase.zoom_out]
+    images = images[: min(len(images), len(images) * STANDARD_SIZE**2 // size**2)]
+    zoom_out = phase.zoom_out if size <= STANDARD_SIZE else ZOOM_OUT_LARGE
+    scales = [ZOOM_OUT if out else phase.scale for out in rng.random(len(images)) < zoom_out]
     pairs = zip(images, scales, strict=True)
     return np.stack([random_crop(image, size, scale, rng) for image, scale in pairs])
 
@@ -206,7 +214,7 @@ class Trainer:
         sizes: list[int] = []
         for picked, rng in batches(self.data, self.recipe, self.position):
             images = augment(self.data.images[picked], self.recipe.phase(self.progress), rng)
-            labels = torch.from_numpy(self.data.labels[picked]).to(self.device)
+            labels = torch.from_numpy(self.data.labels[picked[: len(images)]]).to(self.device)
             losses.append(self.step(images, labels))
             sizes.append(images.shape[1])
             self.position.step += 1

@@ -125,6 +125,14 @@ def test_the_rest_of_an_epoch_is_what_it_would_have_been(
         )
 
 
+@pytest.mark.parametrize(("size", "pictures"), [(48, 12), (64, 12), (96, 5), (128, 3)])
+def test_a_batch_holds_no_more_pixels_than_at_the_standard_size(size: int, pictures: int) -> None:
+    images = np.zeros((12, 64, 64, 3), np.uint8)
+    phase = train.Phase(until=1.0, sizes=[size], scale=(0.5, 1.0), zoom_out=0.1)
+    cut = train.augment(images, phase, np.random.default_rng(0))
+    assert cut.shape == (pictures, size, size, 3)
+
+
 @given(progress=st.floats(0, 1))
 def test_the_learning_rate_rises_then_falls_to_zero(progress: float) -> None:
     recipe = train.Recipe(**{**RECIPE, "phases": [train.Phase(**p) for p in RECIPE["phases"]]})
