@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -23,15 +23,35 @@ LICENSE = (
 )
 
 
-def centre_classifier(model: GapNet) -> None:
-    """Take the mean over the classes from the classifier's weights and biases, in place.
+def average(model: GapNet, others: Sequence[Mapping[str, torch.Tensor]]) -> None:
+    """Replace every parameter by its mean over several ends of one training, in place.
 
-    Softmax does not feel what is added to all logits alike, so no probability changes; but a
-    class's map becomes the evidence for it against the average class, and zero gets a meaning.
+    Izmailov et al. 2018, "Averaging weights leads to wider optima and better generalization".
+    Batch-norm statistics are left as they are: `recalibrate` makes them anew.
+    """
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            ends = [parameter, *(state[name].to(parameter) for state in others)]
+            parameter.copy_(torch.stack(ends).mean(0))
+
+
+def choose_common(model: GapNet, share: float) -> None:
+    """Choose what all classes' weights have in common, in place.
+
+    Softmax does not feel what is added to all logits alike, so no probability changes; but the
+    maps do. Training leaves it to chance. Here the mean over the classes is taken off, so that a
+    map is the evidence for its class against the average class, and then a little of the sum of
+    all feature maps is added: it is high where the network responds to anything, on objects more
+    than around them.
+
+    Args:
+        model: Its classifier is changed.
+        share: Added to every weight, as a share of their root mean square.
     """
     with torch.no_grad():
         for parameter in (model.fc.weight, model.fc.bias):
             parameter -= parameter.mean(0)
+        model.fc.weight += share * model.fc.weight.square().mean().sqrt()
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ from camtool.models.hub import sha256
 from camtool.preprocessing import Preprocessing
 
 FILE = "gapnet-1.safetensors"
-SHA256 = "666e7581c0200a0cd5763917eb2862cfb3dc50fd0db2b800782cecd172396fde"
+SHA256 = "228cc2d3ca92802e6c1d92b256adf2cecb245ddef14d6227d68c0c4de5dd7491"
 """Of the file that this version of the package was released with."""
 
 

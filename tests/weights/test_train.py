@@ -246,17 +246,57 @@ def test_a_file_gives_back_the_rounded_network(recipe: train.Recipe, tmp_path: P
         assert torch.equal(value, again.state_dict()[name]), name
 
 
-def test_centring_the_classifier_changes_no_probability(recipe: train.Recipe) -> None:
+def test_what_classes_have_in_common_changes_no_probability(recipe: train.Recipe) -> None:
     model = train.gapnet(recipe.widths, recipe.blocks, CLASSES).eval()
     torch.nn.init.uniform_(model.fc.weight, 0, 1)
     images = torch.randn(4, 3, 64, 64)
     with torch.no_grad():
         before = model(images)
-        release.centre_classifier(model)
+        release.choose_common(model, 0.0)
+        centred = model(images)
+        weight = model.fc.weight.clone()
+        release.choose_common(model, 0.2)
         after = model(images)
     assert before.mean(1).abs().min() > 0.01
-    assert after.mean(1).abs().max() < 1e-5
+    assert centred.mean(1).abs().max() < 1e-5
     torch.testing.assert_close(after.softmax(1), before.softmax(1))
+    added = model.fc.weight - weight
+    torch.testing.assert_close(added, 0.2 * weight.square().mean().sqrt().expand_as(added))
+
+
+def test_the_average_of_several_ends(recipe: train.Recipe) -> None:
+    one, other, third = (train.gapnet(recipe.widths, recipe.blocks, CLASSES) for _ in range(3))
+    expected = (one.fc.weight + other.fc.weight + third.fc.weight).detach() / 3
+    release.average(one, [other.state_dict(), third.state_dict()])
+    torch.testing.assert_close(one.fc.weight.detach(), expected)
+
+
+def test_checkpoints_are_published_as_their_mean(
+    recipe: train.Recipe, data: Path, tmp_path: Path
+) -> None:
+    for name, factor in (("a", 1.0), ("b", 3.0)):
+        model = train.gapnet(recipe.widths, recipe.blocks, CLASSES)
+        torch.nn.init.constant_(model.features[0][0].weight, factor)
+        torch.save({"model": model.state_dict()}, tmp_path / f"{name}.pt")
+    config = tmp_path / "recipe.json"
+    config.write_text(json.dumps(RECIPE))
+    options = train.parse(
+        [
+            str(data),
+            "--config",
+            str(config),
+            "--output",
+            str(tmp_path),
+            "--device",
+            "cpu",
+            "--publish",
+        ]
+        + [str(tmp_path / name) for name in ("a.pt", "b.pt")]
+    )
+    root = tinyimagenet.find_root(data)
+    train.run(options, root, tinyimagenet.load_val(root))
+    model, _ = release.load(tmp_path / "gapnet-1.safetensors")
+    assert (model.features[0][0].weight == 2.0).all()
 
 
 def test_recalibrated_statistics_are_those_of_the_batches(recipe: train.Recipe) -> None:
