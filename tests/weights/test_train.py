@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "weights"))
 
+import common  # noqa: E402
 import evaluation  # noqa: E402
 import muon  # noqa: E402
 import release  # noqa: E402
@@ -63,9 +64,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for label, wnid in enumerate(wnids):
         images = root / "train" / wnid / "images"
         images.mkdir(parents=True)
+        lines = []
         for i in range(8):
             picture, box = _picture(label, rng)
             cv2.imwrite(str(images / f"{wnid}_{i}.JPEG"), picture)
+            lines.append("\t".join([f"{wnid}_{i}.JPEG", *map(str, box)]))
+        (images.parent / f"{wnid}_boxes.txt").write_text("\n".join(lines), encoding="utf-8")
         picture, box = _picture(label, rng)
         cv2.imwrite(str(root / "val" / "images" / f"val_{label}.JPEG"), picture)
         rows.append("\t".join([f"val_{label}.JPEG", wnid, *map(str, box)]))
@@ -309,6 +313,18 @@ def test_recalibrated_statistics_are_those_of_the_batches(recipe: train.Recipe) 
     torch.testing.assert_close(norm.running_mean, torch.stack(means).mean(0))
     assert norm.momentum == 0.1
     assert not model.training
+
+
+def test_training_pictures_with_their_boxes(data: Path) -> None:
+    pictures = common.boxed(tinyimagenet.find_root(data))
+    assert pictures.labels.tolist() == [0, 5]
+    for image, (x0, y0, x1, y1), label in zip(
+        pictures.images, pictures.boxes, pictures.labels, strict=True
+    ):
+        assert (x1 - x0, y1 - y0) == (30, 30)
+        blue_green_red = [255 * bool(label + 1 & bit) for bit in (1, 2, 4)]
+        colour = image[y0:y1, x0:x1].mean((0, 1))
+        np.testing.assert_allclose(colour, blue_green_red[::-1], atol=12)
 
 
 def test_a_folder_without_the_layout_is_refused(tmp_path: Path) -> None:
