@@ -23,16 +23,15 @@ LICENSE = (
 )
 
 
-def average(model: GapNet, others: Sequence[Mapping[str, torch.Tensor]]) -> None:
-    """Replace every parameter by its mean over several ends of one training, in place.
+def average(model: GapNet, states: Sequence[Mapping[str, torch.Tensor]]) -> None:
+    """Set every parameter to its mean over several ends of one training, in place.
 
     Izmailov et al. 2018, "Averaging weights leads to wider optima and better generalization".
     Batch-norm statistics are left as they are: `recalibrate` makes them anew.
     """
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            ends = [parameter, *(state[name].to(parameter) for state in others)]
-            parameter.copy_(torch.stack(ends).mean(0))
+            parameter.copy_(torch.stack([state[name] for state in states]).mean(0))
 
 
 def choose_common(model: GapNet, share: float) -> None:
