@@ -165,7 +165,9 @@ class Classified:
 
 def loaded(dtype: str) -> Any:
     import camtool
+    from camtool.run.memory import keep_freed_memory
 
+    keep_freed_memory()
     model = camtool.load("resnet50", weights="random", device="cpu", dtype=dtype, fit="crop")
     model.fuse()
     return model

@@ -21,6 +21,7 @@ from torch import nn
 import camtool
 from camtool.render.overlay import Look
 from camtool.run.folder import FolderRun, Plan, Summary
+from camtool.run.memory import keep_freed_memory
 from camtool.run.save import KINDS, Views
 from camtool.run.stop import Stop
 
@@ -89,6 +90,7 @@ def main() -> None:
     parser.add_argument("--save", default="overlay")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
+        keep_freed_memory()
         make_pictures(Path(name) / "photos", arguments.pictures)
         found = measure(Path(name) / "photos", Path(name) / "out", arguments.save)
     early = found[EARLY]

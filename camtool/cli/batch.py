@@ -121,10 +121,12 @@ def _formats(results: str | None) -> tuple[str, ...]:
 def _run(cam: CamModel, plan: Plan, dtype: str) -> Summary:
     from camtool.run.discovery import SourceError
     from camtool.run.folder import FolderRun
+    from camtool.run.memory import keep_freed_memory
     from camtool.run.progress import progress
     from camtool.run.stop import stoppable
     from camtool.run.workspace import RunError
 
+    keep_freed_memory()
     try:
         with stoppable() as stop, progress() as show:
             return FolderRun(cam, plan, dtype, show, common.say).run(stop)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -154,8 +154,9 @@ def _decode(image: Image.Image, name: str, max_pixels: int) -> NDArray[np.uint8]
         )
     try:
         image.load()
-        upright = ImageOps.exif_transpose(image)
-        return np.array(_to_rgb(upright))
+        # exif_transpose copies a picture that is upright already.
+        turned = ExifTags.Base.Orientation in image.getexif()
+        return np.array(_to_rgb(ImageOps.exif_transpose(image) if turned else image))
     except (
         OSError,
         ValueError,

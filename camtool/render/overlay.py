@@ -18,7 +18,8 @@ NO_EVIDENCE = 1e-6
 
 # Even, so that a signed scale has an entry for zero.
 _STEPS = 1024
-_PIXELS_AT_ONCE = 1 << 18
+# Few enough for the working copies to stay in a core's own cache.
+_PIXELS_AT_ONCE = 1 << 15
 # The share of the scale at which the opacity has reached its maximum.
 _OPAQUE_FROM = 0.5
 _UNSEEN_SATURATION = 0.25
@@ -209,6 +210,6 @@ def _dim(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _strips(height: int, width: int) -> list[slice]:
-    """Cut the rows so that the working copies stay small beside a large picture."""
+    """Cut the rows so that the working copies stay small."""
     rows = max(1, _PIXELS_AT_ONCE // max(1, width))
     return [slice(top, top + rows) for top in range(0, height, rows)]

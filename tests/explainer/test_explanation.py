@@ -157,3 +157,16 @@ def test_encode_takes_arrays_and_images(picture) -> None:
     for given in (picture, Image.fromarray(picture)):
         with Image.open(io.BytesIO(encode(given, ".png"))) as image:
             np.testing.assert_array_equal(np.asarray(image), picture)
+
+
+def test_a_jpeg_keeps_the_colours() -> None:
+    flat = np.full((32, 48, 3), (200, 120, 40), np.uint8)
+    with Image.open(io.BytesIO(encode(flat, ".JPG"))) as decoded:
+        assert decoded.format == "JPEG"
+        # One colour survives but for its rounding to YCbCr and back.
+        assert np.abs(np.asarray(decoded).astype(int) - flat).max() <= 3
+
+
+def test_a_picture_too_large_for_a_jpeg_is_an_error_that_says_what_to_do() -> None:
+    with pytest.raises(OSError, match="65501×1 pixels are too many for a JPEG; choose PNG"):
+        encode(np.zeros((1, 65_501, 3), np.uint8), ".jpg")

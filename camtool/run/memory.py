@@ -1,0 +1,29 @@
+"""Memory of a long run, kept between batches in place of returned and asked for again."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+
+KEPT = 1 << 30
+"""Bytes: the feature maps of a few batches, which every batch frees and the next one needs."""
+
+LARGE = 32 << 20
+"""Blocks of more bytes are returned all the same; glibc takes no larger number everywhere."""
+
+# From glibc's malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep up to `KEPT` bytes that were freed; nothing is done without glibc.
+
+    glibc returns what was freed to the kernel, which has to clear every page of it again for the
+    next batch. One arena serves all threads, because those of other threads are cut into parts
+    of 64 MB that are returned whatever is asked for.
+    """
+    adjust = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if adjust is not None:
+        adjust(_M_ARENA_MAX, 1)
+        adjust(_M_MMAP_THRESHOLD, LARGE)
+        adjust(_M_TRIM_THRESHOLD, KEPT)
