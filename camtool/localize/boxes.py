@@ -160,17 +160,14 @@ def _cut(values: FloatMap, threshold: float, method: Method) -> float:
         raise ValueError(f"threshold must lie in [0, 1], got {threshold}")
     if method not in ("max", "percentile", "otsu"):
         raise ValueError(f"unknown method {method!r}: use 'max', 'percentile' or 'otsu'")
-    # A maximum is NaN as soon as one value is.
-    if np.isnan(values.max()):
-        values = values[~np.isnan(values)]
-    if values.size == 0 or values.max() <= 0:
+    highest = float(np.fmax.reduce(values, axis=None))
+    if not highest > 0:
         return 0.0
     if method == "max":
-        cut = threshold * float(values.max())
-    elif method == "percentile":
-        cut = float(np.quantile(values, threshold))
+        cut = threshold * highest
     else:
-        cut = _otsu(np.maximum(values, 0))
+        seen = values[~np.isnan(values)]
+        cut = float(np.quantile(seen, threshold)) if method == "percentile" else _otsu(seen)
     # Rounded to the map's own type, so that every comparison is made in float32.
     return max(0.0, float(np.float32(cut)))
 
@@ -179,7 +176,8 @@ def _checked(heatmap: FloatMap) -> FloatMap:
     values = np.asarray(heatmap, dtype=np.float32)
     if values.ndim != 2 or values.size == 0:
         raise ValueError(f"a map has two dimensions and at least one pixel, got {values.shape}")
-    if not np.isfinite([values.min(), values.max()]).all() and np.isinf(values).any():
+    # Unlike min and max, these two pass over NaN.
+    if np.isinf([np.fmin.reduce(values, axis=None), np.fmax.reduce(values, axis=None)]).any():
         raise ValueError("the map holds an infinity")
     return values
 
@@ -220,8 +218,9 @@ def _order(stats: npt.NDArray[np.int32]) -> npt.NDArray[np.intp]:
     return np.lexsort((stats[:, 0], stats[:, 1], -stats[:, 4]))
 
 
-def _otsu(positive: FloatMap) -> float:
-    """Otsu's threshold of values in [0, max], from a histogram of 256 bins."""
+def _otsu(values: FloatMap) -> float:
+    """Otsu's threshold of the positive parts of values, from a histogram of 256 bins."""
+    positive = np.maximum(values, 0)
     counts, edges = np.histogram(positive, bins=OTSU_BINS, range=(0.0, float(positive.max())))
     centres = (edges[:-1] + edges[1:]) / 2
     below = np.cumsum(counts)[:-1]

@@ -97,7 +97,8 @@ def scale_of(heats: NDArray[np.float32], look: Look) -> NDArray[np.float32]:
 
 
 def _peak(heat: NDArray[np.float32], signed: bool) -> float:
-    lowest, highest = float(heat.min()), float(heat.max())
+    # Unlike min and max, these two pass over NaN.
+    lowest, highest = float(np.fmin.reduce(heat, axis=None)), float(np.fmax.reduce(heat, axis=None))
     if not np.isfinite(lowest + highest):
         heat = np.nan_to_num(heat, nan=0.0, posinf=0.0, neginf=0.0)
         lowest, highest = float(heat.min()), float(heat.max())
@@ -183,16 +184,15 @@ def _blend(
     first, step = (_STEPS / 2, _STEPS / 2) if look.signed else (0.0, float(_STEPS))
     steps = heat * np.float32(step / max(high, NO_EVIDENCE))
     steps += np.float32(first + 0.5)
-    unseen = None
-    if np.isnan(steps.max()):
-        unseen = np.isnan(steps)
-        steps[unseen] = 0.0
+    unseen = np.isnan(steps) if np.isnan(steps.max()) else None
+    if unseen is not None:
+        cv2.patchNaNs(steps, 0.0)
     entries = np.clip(steps, 0, _STEPS, out=steps).astype(np.intp)
     colours, kept = (_unpacked(table, entries) for table in _tables(look))
     mixed = cv2.multiply(picture, kept, dst=kept, scale=1 / 255)
     mixed = cv2.add(mixed, colours, dst=mixed)
     if unseen is not None:
-        mixed[unseen] = _dim(picture[unseen])
+        mixed = cv2.copyTo(cv2.transform(picture, _dimming()), unseen.view(np.uint8), mixed)
     return np.asarray(mixed, dtype=np.uint8)
 
 
@@ -202,11 +202,12 @@ def _unpacked(table: NDArray[np.uint32], entries: NDArray[np.intp]) -> NDArray[n
     return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGBA2RGB), dtype=np.uint8)
 
 
-def _dim(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    colour = pixels.astype(np.float32)
-    grey = (colour @ np.array(_LUMA, dtype=np.float32))[:, None]
-    drained = grey + _UNSEEN_SATURATION * (colour - grey)
-    return np.asarray(drained * _UNSEEN_BRIGHTNESS + 0.5, dtype=np.float32).astype(np.uint8)
+@lru_cache(maxsize=1)
+def _dimming() -> NDArray[np.float32]:
+    """The matrix that drains a colour and darkens it."""
+    grey = np.tile(np.array(_LUMA, dtype=np.float32), (3, 1))
+    drained = grey + _UNSEEN_SATURATION * (np.eye(3, dtype=np.float32) - grey)
+    return np.asarray(_UNSEEN_BRIGHTNESS * drained, dtype=np.float32)
 
 
 def _strips(height: int, width: int) -> list[slice]:
