@@ -117,6 +117,20 @@ def test_a_diverging_table_starts_from_its_middle_in_the_positive_look():
     assert rgba[1, :3] == pytest.approx(table(SIGNED_DEFAULT)[-1])
 
 
+@given(seed=SEEDS, height=st.integers(1, 20), width=st.integers(1, 20))
+def test_dimming_is_the_plain_formula_wherever_the_network_saw_nothing(seed, height, width):
+    image, heats = picture(height, width, seed), maps(1, height, width, seed)
+    unseen = np.random.default_rng(seed).random((height, width)) < 0.4
+    seen_alone = painted(image, heats, Look(normalize="none"))[0]
+    heats[0][unseen] = np.nan
+    result = painted(image, heats, Look(normalize="none"))[0]
+    grey = image @ np.array([0.299, 0.587, 0.114])
+    plain = 0.45 * (0.25 * image + 0.75 * grey[..., None])
+    # OpenCV takes the matrix in fixed point: half a level of rounding, and a little more.
+    assert np.abs(result.astype(float) - plain)[unseen].max(initial=0) <= 1.0
+    assert np.array_equal(result[~unseen], seen_alone[~unseen])
+
+
 @pytest.mark.parametrize("signed", SIGNED)
 def test_what_was_not_seen_is_dimmed_and_drained_and_nothing_else_changes(signed):
     image = np.full((6, 8, 3), (250, 40, 10), np.uint8)
