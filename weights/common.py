@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+
 from evaluation import localization
 from release import choose_common, load
 from tinyimagenet import Split, find_root, read_classes, read_rgb

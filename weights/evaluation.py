@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
-from tinyimagenet import Longs, Split, resize, to_input
 from torch.nn import functional
 
 from camtool.models.gapnet import GapNet
+from tinyimagenet import Longs, Split, resize, to_input
 
 Floats = npt.NDArray[np.float32]
 Flags = npt.NDArray[np.bool_]

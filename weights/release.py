@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from tinyimagenet import MEAN, STD
 from torch import nn
 
 from camtool.models.gapnet import GapNet, gapnet
+from tinyimagenet import MEAN, STD
 
 LICENSE = (
     "Trained on Tiny ImageNet, whose pictures come from ImageNet: their use is granted for "

@@ -24,6 +24,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
+from torch.nn import functional
+
+from camtool.models.gapnet import GapNet, Residual, gapnet
 from evaluation import accuracy, localization
 from muon import Muon
 from release import average, choose_common, load, metadata, recalibrate, round_parameters, save
@@ -38,10 +42,6 @@ from tinyimagenet import (
     resize,
     to_input,
 )
-from torch import nn
-from torch.nn import functional
-
-from camtool.models.gapnet import GapNet, Residual, gapnet
 
 HERE = Path(__file__).resolve().parent
 WATCH_STRIDE = 8  # between epochs every eighth validation picture is enough to see the trend

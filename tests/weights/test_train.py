@@ -16,16 +16,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import common
+import evaluation
+import muon
+import release
+import tinyimagenet
+import train
+
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "weights"))
-
-import common  # noqa: E402
-import evaluation  # noqa: E402
-import muon  # noqa: E402
-import release  # noqa: E402
-import tinyimagenet  # noqa: E402
-import train  # noqa: E402
-
 CLASSES = 6
 RECIPE = {
     "widths": [4, 8, 16, 16],
