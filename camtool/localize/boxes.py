@@ -149,7 +149,7 @@ def positive_shares(heatmap: FloatMap, boxes: npt.NDArray[Any]) -> npt.NDArray[n
     Returns:
         [N], float64, in [0, 1]; zeros if the map has no positive evidence.
     """
-    _, positive = cv2.threshold(heatmap, 0.0, 0.0, cv2.THRESH_TOZERO)
+    positive = np.fmax(heatmap, np.float32(0))
     total = cv2.sumElems(positive)[0]
     inside = [cv2.sumElems(positive[y0:y1, x0:x1])[0] for x0, y0, x1, y1 in np.asarray(boxes)]
     return np.asarray(inside, dtype=np.float64) / (total or 1.0)

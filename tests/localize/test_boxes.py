@@ -59,6 +59,18 @@ def test_unseen_pixels_are_never_kept():
     assert boxes_from_map(heatmap) == [(0, 0, 2, 3), (3, 0, 5, 3)]
 
 
+@given(seed=st.integers(0, 2**31 - 1), height=st.integers(1, 20), width=st.integers(1, 40))
+def test_unseen_pixels_hold_no_evidence(seed, height, width):
+    random = np.random.default_rng(seed)
+    heatmap = random.standard_normal((height, width)).astype(np.float32)
+    heatmap[random.random((height, width)) < 0.4] = np.nan
+    for component in components_from_map(heatmap):
+        x0, y0, x1, y1 = component.box
+        inside = np.nan_to_num(heatmap[y0:y1, x0:x1]).clip(0).sum(dtype=float)
+        total = np.nan_to_num(heatmap).clip(0).sum(dtype=float)
+        assert component.share == pytest.approx(inside / total)
+
+
 def test_connectivity_decides_about_diagonals():
     heatmap = np.eye(3, dtype=np.float32)
     assert boxes_from_map(heatmap, connectivity=8) == [(0, 0, 3, 3)]
