@@ -28,13 +28,13 @@ import torch
 from torch import nn
 
 import camtool
-from camtool.explainer.model import CamModel
-from camtool.explainer.prepared import Prepared
-from camtool.localize.boxes import FloatMap
-from camtool.localize.datasets import Record, match_labels, read_dataset
-from camtool.localize.metrics import IOUS, centre_overlaps, map_overlaps, to_map
-from camtool.maps import class_activation_map, upsample
-from camtool.maps.resample import resample
+from camtool.evaluate.datasets import Record, match_labels, read_dataset
+from camtool.evaluate.metrics import IOUS, centre_overlaps, map_overlaps, to_map
+from camtool.images.resample import resample, upsample
+from camtool.methods import class_activation_map
+from camtool.model import CamModel
+from camtool.prepared import Prepared
+from camtool.regions.boxes import FloatMap
 
 Floats = npt.NDArray[np.float64]
 THRESHOLDS = np.arange(200) / 200

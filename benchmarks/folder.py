@@ -71,7 +71,7 @@ def resnet50() -> nn.Module:
 
 
 def plain(folder: Path, _output: Path) -> Callable[[], None]:
-    from camtool.run.pipeline import available_cores
+    from camtool.engines.threads import available_cores
 
     module = resnet50()
     loader = torch.utils.data.DataLoader(
@@ -109,10 +109,10 @@ def gradcam(folder: Path, output: Path) -> Callable[[], None]:
 
 
 def camtool_run(dtype: str, folder: Path, output: Path) -> Callable[[], None]:
-    from camtool.render.overlay import Look
-    from camtool.run.folder import FolderRun, Plan
-    from camtool.run.save import Views
-    from camtool.run.stop import Stop
+    from camtool.cli.stop import Stop
+    from camtool.folder.run import FolderRun, Plan
+    from camtool.views.overlay import Look
+    from camtool.views.save import Views
 
     model = loaded(dtype)
     views = Views(("overlay",), Look(), boxes=False, picture=".jpg")
@@ -128,8 +128,8 @@ def camtool_run(dtype: str, folder: Path, output: Path) -> Callable[[], None]:
 
 def classifying(dtype: str, folder: Path, _output: Path) -> Callable[[], None]:
     """The same readers, lanes and batches; the lanes stop at the probabilities."""
-    from camtool.maps.cam import pooled_logits
-    from camtool.run.pipeline import Job, Pipeline, Workers
+    from camtool.engines.threads import Job, Pipeline, Workers
+    from camtool.methods.cam import pooled_logits
 
     model = loaded(dtype)
     weight, bias = model.head.parameters_of(model._module)
@@ -165,7 +165,7 @@ class Classified:
 
 def loaded(dtype: str) -> Any:
     import camtool
-    from camtool.run.memory import keep_freed_memory
+    from camtool.accelerate.memory import keep_freed_memory
 
     keep_freed_memory()
     model = camtool.load("resnet50", weights="random", device="cpu", dtype=dtype, fit="crop")
@@ -174,7 +174,7 @@ def loaded(dtype: str) -> Any:
 
 
 def fastest() -> str:
-    from camtool.models.fuse import bf16_pays
+    from camtool.accelerate.fuse import bf16_pays
 
     return "bfloat16" if bf16_pays() else "float32"
 

@@ -19,7 +19,7 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
-from camtool.models.fuse import bf16_pays, fuse
+from camtool.accelerate.fuse import bf16_pays, fuse
 
 NETWORKS = ("resnet50", "resnet18", "squeezenet1_0")
 WARM_UP = 2

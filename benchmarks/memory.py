@@ -19,11 +19,11 @@ from PIL import Image
 from torch import nn
 
 import camtool
-from camtool.render.overlay import Look
-from camtool.run.folder import FolderRun, Plan, Summary
-from camtool.run.memory import keep_freed_memory
-from camtool.run.save import KINDS, Views
-from camtool.run.stop import Stop
+from camtool.accelerate.memory import keep_freed_memory
+from camtool.cli.stop import Stop
+from camtool.folder.run import FolderRun, Plan, Summary
+from camtool.views.overlay import Look
+from camtool.views.save import KINDS, Views
 
 EARLY = 1000
 

@@ -19,8 +19,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from camtool.localize.boxes import FloatMap
-from camtool.localize.levelset import relative_cuts, sweep
+from camtool.evaluate.levelset import relative_cuts, sweep
+from camtool.regions.boxes import FloatMap
 
 SWEEPS = 10
 

@@ -11,10 +11,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from camtool.explainer import CamModel, Explanation, load
+    from camtool.errors import HeadError, ModelError, TargetError
+    from camtool.explanation import Explanation
     from camtool.images import ImageError
-    from camtool.maps import class_activation_map
-    from camtool.models import HeadError, ModelError, TargetError
+    from camtool.loading import load
+    from camtool.methods import class_activation_map
+    from camtool.model import CamModel
 
 __version__ = "0.1.0"
 
@@ -31,14 +33,14 @@ __all__ = [
 ]
 
 _HOMES = {
-    "CamModel": "camtool.explainer",
-    "Explanation": "camtool.explainer",
-    "load": "camtool.explainer",
+    "CamModel": "camtool.model",
+    "Explanation": "camtool.explanation",
+    "load": "camtool.loading",
     "ImageError": "camtool.images",
-    "class_activation_map": "camtool.maps",
-    "HeadError": "camtool.models",
-    "ModelError": "camtool.models",
-    "TargetError": "camtool.models",
+    "class_activation_map": "camtool.methods",
+    "HeadError": "camtool.errors",
+    "ModelError": "camtool.errors",
+    "TargetError": "camtool.errors",
 }
 
 

@@ -1,6 +1,316 @@
-"""For every test: what it takes on the clock never decides whether it passes."""
+"""A tiny network, folders of pictures good and bad, and the command line to run on them."""
 
+from __future__ import annotations
+
+import io
+import json
+import os
+import struct
+import subprocess
+import sys
+import time
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
 from hypothesis import settings
+from PIL import Image
+from safetensors.torch import save_file
+from typer.testing import CliRunner
 
+from camtool.cli import app
+from camtool.networks.gapnet import gapnet
+
+# What a test takes on the clock never decides whether it passes.
 settings.register_profile("camtool", deadline=None)
 settings.load_profile("camtool")
+
+LABELS = ("ape", "bee", "cat", "dog", "elk")
+SIZES = ((96, 96), (120, 96), (96, 140))
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory) -> Path:
+    """A seeded network of three convolutions a stage as a checkpoint."""
+    architecture = {"widths": [8, 8, 16, 16], "blocks": [1, 1], "classes": len(LABELS)}
+    torch.manual_seed(0)
+    module = gapnet(**architecture)
+    # Strong enough that maps outweigh biases and hold evidence of both signs.
+    torch.nn.init.normal_(module.fc.weight)
+    for name, value in module.state_dict().items():
+        if name.endswith("running_mean"):
+            value.normal_(0, 0.2)
+    preprocessing = {"size": 64, "mean": [0.5] * 3, "std": [0.25] * 3, "interpolation": "bilinear"}
+    facts = {"architecture": architecture, "labels": LABELS, "preprocessing": preprocessing}
+    metadata = {name: json.dumps(value) for name, value in facts.items()}
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_file(module.state_dict(), path, {"format": "camtool-gapnet", **metadata})
+    return path
+
+
+def encoded(seed: int, form: str = "JPEG", **options) -> bytes:
+    """A smooth seeded picture as a file's bytes."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (5, 5, 3), np.uint8)
+    picture = Image.fromarray(coarse).resize(SIZES[seed % len(SIZES)], Image.Resampling.BICUBIC)
+    stream = io.BytesIO()
+    picture.save(stream, form, **options)
+    return stream.getvalue()
+
+
+def pictures(folder: Path, count: int, first: int = 0) -> Path:
+    """Write `count` good pictures of three shapes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for seed in range(first, first + count):
+        (folder / f"{seed:04d}.jpg").write_bytes(encoded(seed))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def make_pictures():
+    return pictures
+
+
+@pytest.fixture(scope="session")
+def make_picture():
+    return encoded
+
+
+@pytest.fixture
+def batch(tiny):
+    """`camtool batch` in this process: arguments to a result with exit_code and output."""
+
+    def run(source, output, *arguments):
+        words = ["batch", source, "-o", output, "-m", tiny, *arguments]
+        result = CliRunner().invoke(app, [os.fspath(word) for word in words])
+        if result.exception and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result
+
+    return run
+
+
+FORK_SERVER = """
+import json, os, sys
+import camtool.cli, camtool.folder.run, camtool.cli.progress, camtool.model
+import camtool.views.overlay, camtool.views.panel, camtool.report, camtool.accelerate.fuse
+for line in sys.stdin:
+    order = json.loads(line)
+    pid = os.fork()
+    if pid == 0:
+        log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0), os.dup2(log, 1), os.dup2(log, 2)
+        sys.argv = ["camtool", *order["arguments"]]
+        sys.stdin = open(os.devnull)
+        sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w", buffering=1)
+        code = 0
+        try:
+            camtool.cli.main()
+        except SystemExit as leaving:
+            code = leaving.code
+        except BaseException:
+            import traceback
+            traceback.print_exc()
+            code = 99
+        sys.stdout.flush()
+        os._exit(code or 0)
+    print(pid, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+"""
+
+
+class Server:
+    """Starts the command line in processes of its own, without importing torch each time."""
+
+    def __init__(self):
+        command = [sys.executable, "-c", FORK_SERVER]
+        root = Path(__file__).parents[1]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=root
+        )
+
+    def start(self, log: Path, *arguments) -> int:
+        """Begin a run; its process id."""
+        words = [os.fspath(word) for word in arguments]
+        self._process.stdin.write(json.dumps({"log": str(log), "arguments": words}) + "\n")
+        self._process.stdin.flush()
+        return int(self._process.stdout.readline())
+
+    def wait(self) -> int:
+        """Exit code of the run; minus the signal that killed it."""
+        return int(self._process.stdout.readline())
+
+    def close(self):
+        self._process.stdin.close()
+        self._process.wait()
+
+
+@pytest.fixture(scope="session")
+def server():
+    if not hasattr(os, "fork"):
+        pytest.skip("needs a system with fork")
+    server = Server()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def journal_lines():
+    """How many pictures the run in a folder has noted."""
+
+    def count(output: Path) -> int:
+        path = output / ".camtool" / "journal.jsonl"
+        return path.read_bytes().count(b"\n") if path.exists() else 0
+
+    return count
+
+
+@pytest.fixture(scope="session")
+def wait_until():
+    def wait(condition, seconds=30.0):
+        end = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < end, "waited in vain"
+            time.sleep(0.002)
+
+    return wait
+
+
+@pytest.fixture(scope="session")
+def tree():
+    """Every file below a folder that has to be the same however often the run was stopped."""
+    differing = {"run.json", "timings.csv"}
+
+    def read(folder: Path) -> dict[str, bytes]:
+        return {
+            path.relative_to(folder).as_posix(): path.read_bytes()
+            for path in sorted(folder.rglob("*"))
+            if path.is_file() and ".camtool" not in path.parts and path.name not in differing
+        }
+
+    return read
+
+
+def bomb(width: int, height: int) -> bytes:
+    """A PNG of a few hundred bytes that says it has `width` × `height` pixels."""
+
+    def chunk(kind, content):
+        checksum = struct.pack(">I", zlib.crc32(kind + content))
+        return struct.pack(">I", len(content)) + kind + content + checksum
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    parts = (
+        chunk(b"IHDR", header),
+        chunk(b"IDAT", zlib.compress(b"\0" * 9999)),
+        chunk(b"IEND", b""),
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def strange_but_good() -> dict[str | bytes, bytes]:
+    """Names and contents that look odd and are pictures all the same."""
+    grey16 = Image.fromarray(np.arange(64 * 64, dtype=np.uint16).reshape(64, 64) * 16)
+    colour = Image.open(io.BytesIO(encoded(1)))
+    frames = [Image.open(io.BytesIO(encoded(seed, "PNG"))) for seed in (3, 6, 9)]
+
+    def save(picture, form, **options):
+        stream = io.BytesIO()
+        picture.save(stream, form, **options)
+        return stream.getvalue()
+
+    def turned(orientation):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        return save(colour, "JPEG", exif=exif)
+
+    good: dict[str | bytes, bytes] = {
+        "a.png": encoded(0),
+        "jpeg.txt": encoded(1),
+        "no_ending": encoded(2, "PNG"),
+        "cmyk.jpg": save(colour.convert("CMYK"), "JPEG"),
+        "grey16.png": save(grey16, "PNG"),
+        "palette.gif": save(colour.convert("P"), "GIF"),
+        "alpha.png": save(colour.convert("RGBA"), "PNG"),
+        "one_bit.tif": save(colour.convert("1"), "TIFF"),
+        "animated.gif": save(frames[0], "GIF", save_all=True, append_images=frames[1:]),
+        "animated.webp": save(frames[0], "WEBP", save_all=True, append_images=frames[1:]),
+        "one_pixel.png": save(Image.new("RGB", (1, 1), "red"), "PNG"),
+        "strip.png": save(Image.new("RGB", (3, 900), "red"), "PNG"),
+        "long" * 62 + ".jpg": encoded(4),
+        "long" * 62 + ".png": encoded(5, "PNG"),
+        b"bytes\xff\xfe.jpg": encoded(6),
+        "directory.jpg/inside.jpg": encoded(7),
+    }
+    good |= {f"exif{n}.jpg": turned(n) for n in range(1, 9)}
+    odd = (
+        "-dash",
+        "quote\"'`",
+        "line\nbreak",
+        "cr\rname",
+        "<b>html</b>",
+        "comma,;",
+        " blank ",
+        "%41",
+    )
+    good |= {f"{name}.jpg".replace("</", "<"): encoded(n) for n, name in enumerate(odd)}
+    return good
+
+
+def broken() -> dict[str, bytes]:
+    """Names that promise pictures, and contents that are none."""
+    jpeg, png = encoded(1), encoded(2, "PNG")
+    bad = {
+        "zero.jpg": b"",
+        "text.png": b"no picture at all",
+        "html.jpg": b"<!doctype html><title>404</title>",
+        "bomb.png": bomb(60_000, 60_000),
+        "wide_bomb.png": bomb(2_000_000_000, 1),
+        "no_size.png": bomb(0, 10),
+        "gif_header.gif": b"GIF89a",
+        "tiff_loop.tif": b"II*\0\x08\0\0\0\x01\0" + b"\0" * 12 + b"\x08\0\0\0",
+        "bad\nname.jpg": b"x",
+        "<script>.jpg": b"x",
+    }
+    for n in range(90):
+        bad[f"cut{n:02d}.jpg"] = jpeg[: len(jpeg) * n // 100]
+        bad[f"cut{n:02d}.png"] = png[: len(png) * n // 100]
+    return bad
+
+
+def special(folder: Path) -> list[str]:
+    """Things in a folder that are called pictures and are no regular files; their names."""
+    (folder / "dangling.jpg").symlink_to("nowhere.jpg")
+    (folder / "loop.jpg").symlink_to("loop.jpg")
+    (folder / "round.jpg").symlink_to("trip.jpg")
+    (folder / "trip.jpg").symlink_to("round.jpg")
+    (folder / "up").symlink_to("..", target_is_directory=True)
+    (folder / "self").symlink_to(".", target_is_directory=True)
+    (folder / "empty.jpg").mkdir()
+    os.mkfifo(folder / "pipe.jpg")
+    os.mkfifo(folder / "pipe")
+    names = ["dangling.jpg", "loop.jpg", "round.jpg", "trip.jpg", "pipe.jpg"]
+    if os.geteuid() != 0:
+        (folder / "secret.jpg").write_bytes(encoded(1))
+        (folder / "secret.jpg").chmod(0)
+        (folder / "closed").mkdir(mode=0)
+        names += ["secret.jpg", "closed"]
+    return names
+
+
+@pytest.fixture(scope="session")
+def hostile(tmp_path_factory):
+    """A folder of 200 good pictures among 200 others: (folder, good keys, bad keys)."""
+    if sys.platform != "linux":
+        pytest.skip("other systems refuse such file names")
+    folder = tmp_path_factory.mktemp("hostile") / "photos"
+    strange, bad = strange_but_good(), broken()
+    pictures(folder, 200 - len(strange))
+    good = [f"{seed:04d}.jpg" for seed in range(200 - len(strange))]
+    for name, content in (strange | bad).items():
+        path = folder / os.fsdecode(name)
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+    good += [os.fsdecode(name) for name in strange]
+    (folder / "notes.txt").write_text("no picture, and not called one")
+    return folder, good, [*bad, *special(folder)]

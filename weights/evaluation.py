@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional
 
-from camtool.models.gapnet import GapNet
+from camtool.networks.gapnet import GapNet
 from tinyimagenet import Longs, Split, resize, to_input
 
 Floats = npt.NDArray[np.float32]

@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from camtool.models.gapnet import GapNet, gapnet
+from camtool.networks.gapnet import GapNet, gapnet
 from tinyimagenet import MEAN, STD
 
 LICENSE = (

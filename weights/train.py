@@ -27,7 +27,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from camtool.models.gapnet import GapNet, Residual, gapnet
+from camtool.networks.gapnet import GapNet, Residual, gapnet
 from evaluation import accuracy, localization
 from muon import Muon
 from release import average, choose_common, load, metadata, recalibrate, round_parameters, save

@@ -11,8 +11,8 @@ import typer
 from camtool.cli import common
 
 if TYPE_CHECKING:
-    from camtool.explainer import CamModel
-    from camtool.run.folder import Plan, Summary
+    from camtool.folder.run import Plan, Summary
+    from camtool.model import CamModel
 
 
 def batch(
@@ -65,7 +65,7 @@ def batch(
     max_pixels: common.MaxPixels = 100_000_000,
 ) -> None:
     """Explain a folder of pictures; stopped at any moment, the same command continues it."""
-    from camtool.run.folder import Plan
+    from camtool.folder.run import Plan
 
     with common.exits():
         views = common.make_views(
@@ -105,7 +105,7 @@ def _one_of(option: str, value: str, known: tuple[str, ...]) -> str:
 
 
 def _formats(results: str | None) -> tuple[str, ...]:
-    from camtool.run.results import FORMATS, parquet_available
+    from camtool.folder.results import FORMATS, parquet_available
 
     if results is None:
         if parquet_available():
@@ -119,12 +119,12 @@ def _formats(results: str | None) -> tuple[str, ...]:
 
 
 def _run(cam: CamModel, plan: Plan, dtype: str) -> Summary:
-    from camtool.run.discovery import SourceError
-    from camtool.run.folder import FolderRun
-    from camtool.run.memory import keep_freed_memory
-    from camtool.run.progress import progress
-    from camtool.run.stop import stoppable
-    from camtool.run.workspace import RunError
+    from camtool.accelerate.memory import keep_freed_memory
+    from camtool.cli.progress import progress
+    from camtool.cli.stop import stoppable
+    from camtool.folder.discovery import SourceError
+    from camtool.folder.run import FolderRun
+    from camtool.folder.workspace import RunError
 
     keep_freed_memory()
     try:
@@ -135,7 +135,7 @@ def _run(cam: CamModel, plan: Plan, dtype: str) -> Summary:
 
 
 def _code(summary: Summary) -> int:
-    from camtool.run.stop import INTERRUPTED
+    from camtool.cli.stop import INTERRUPTED
 
     return INTERRUPTED if summary.stopped == "interrupted" else common.SOME_FAILED
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 if TYPE_CHECKING:
-    from camtool.explainer import CamModel
-    from camtool.run.save import Views
+    from camtool.model import CamModel
+    from camtool.views.save import Views
 
 SOME_FAILED = 1
 WRONG_USAGE = 2
@@ -89,7 +89,7 @@ def usage(message: str) -> NoReturn:
 @contextmanager
 def exits() -> Iterator[None]:
     """Turn what users can cause into one line and its exit code."""
-    from camtool.models import ModelError, TargetError
+    from camtool.errors import ModelError, TargetError
 
     try:
         yield
@@ -110,9 +110,9 @@ def load_model(
     size: int | None,
 ) -> CamModel:
     """The model that the options name; a wrong fit or dtype is wrong usage."""
-    from camtool.explainer import load
-    from camtool.explainer.device import DTYPES
+    from camtool.device import DTYPES
     from camtool.images import FITS
+    from camtool.loading import load
 
     matching = [known for known in FITS if known == fit]
     if not matching:
@@ -133,8 +133,8 @@ def make_views(
     full_scale: float,
 ) -> Views:
     """What is written for each picture, from the options; a wrong one is wrong usage."""
-    from camtool.render.overlay import Look
-    from camtool.run.save import KINDS, Views
+    from camtool.views.overlay import Look
+    from camtool.views.save import KINDS, Views
 
     wanted = [part.strip() for part in save.split(",") if part.strip() not in ("", "none")]
     for part in wanted:

@@ -13,9 +13,9 @@ import typer
 from camtool.cli import common
 
 if TYPE_CHECKING:
-    from camtool.explainer import CamModel
-    from camtool.localize.evaluation import Mode
-    from camtool.run.evaluate import Outcome, Store
+    from camtool.evaluate.evaluation import Mode
+    from camtool.evaluate.run import Outcome, Store
+    from camtool.model import CamModel
 
 
 def evaluate(
@@ -60,8 +60,8 @@ def evaluate(
     as_json: common.AsJson = False,
 ) -> None:
     """Measure localization: boxes from maps against true boxes, beside trivial baselines."""
-    from camtool.run.evaluate import EvaluationError, Store, evaluate
-    from camtool.run.progress import counting
+    from camtool.cli.progress import counting
+    from camtool.evaluate.run import EvaluationError, Store, evaluate
 
     measured_mode = _mode(mode)
     fit = fit or ("squash" if measured_mode == "reference" else "whole")
@@ -90,7 +90,7 @@ def evaluate(
             common.usage(str(error))
         result = _result(outcome, network.settings, data_format, fit)
         if output is not None:
-            from camtool.run.evaluation_files import write_evaluation
+            from camtool.evaluate.files import write_evaluation
 
             write_evaluation(output, outcome, result, network.settings["labels"], data)
     if as_json:
@@ -113,7 +113,7 @@ class _Lazy:
         fit: str,
         size: int | None,
     ) -> None:
-        from camtool.run.evaluate import EvaluationError, settings_of
+        from camtool.evaluate.run import EvaluationError, settings_of
 
         self._model: CamModel | None = None
         self._load: Callable[[], CamModel] = partial(
@@ -150,7 +150,7 @@ def _mode(name: str) -> Mode:
 
 
 def _read(data: Path, data_format: str, images: Path | None, limit: int | None) -> Any:
-    from camtool.localize.datasets import Dataset, read_dataset
+    from camtool.evaluate.datasets import Dataset, read_dataset
 
     try:
         dataset = read_dataset(data, data_format, images)
@@ -167,7 +167,7 @@ def _result(
     outcome: Outcome, settings: dict[str, Any], data_format: str, fit: str
 ) -> dict[str, Any]:
     from camtool import __version__
-    from camtool.localize.published import PUBLISHED
+    from camtool.evaluate.published import PUBLISHED
 
     found = outcome.evaluation.result()
     model = {key: value for key, value in settings.items() if key not in ("labels", "synsets")}
@@ -188,7 +188,7 @@ def _print(result: dict[str, Any], output: Path | None) -> None:
     from rich import print as show
     from rich.table import Table
 
-    from camtool.localize.evaluation import report_rows
+    from camtool.evaluate.evaluation import report_rows
 
     headings, *rows = report_rows(result)
     table = Table(

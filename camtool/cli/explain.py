@@ -11,9 +11,10 @@ import typer
 from camtool.cli import common
 
 if TYPE_CHECKING:
-    from camtool.explainer import CamModel, Explanation
-    from camtool.run.save import Views
-    from camtool.run.stream import Failed
+    from camtool.explanation import Explanation
+    from camtool.folder.stream import Failed
+    from camtool.model import CamModel
+    from camtool.views.save import Views
 
 
 def explain(
@@ -46,7 +47,7 @@ def explain(
     max_pixels: common.MaxPixels = 100_000_000,
 ) -> None:
     """Show what the network sees in pictures, and where: a panel beside each picture."""
-    from camtool.run.stream import Failed, explain_stream
+    from camtool.folder.stream import Failed, explain_stream
 
     with common.exits():
         views = common.make_views(
@@ -70,7 +71,7 @@ class _Writer:
     """Writes, prints and collects results as they come."""
 
     def __init__(self, output: Path | None, paths: list[Path], views: Views, quiet: bool) -> None:
-        from camtool.run.save import Places
+        from camtool.views.save import Places
 
         self._panel = None
         if output is not None and output.suffix and not output.is_dir():
@@ -88,8 +89,8 @@ class _Writer:
         self.failed.append({"path": failed.name, "reason": failed.reason})
 
     def take(self, path: Path, explanation: Explanation) -> None:
-        from camtool.run.save import save_views
-        from camtool.run.stream import Failed
+        from camtool.folder.stream import Failed
+        from camtool.views.save import save_views
 
         try:
             base = self._places.base(path)

@@ -10,7 +10,8 @@ import typer
 from camtool.cli import common
 
 if TYPE_CHECKING:
-    from camtool.models import Head, Network
+    from camtool.heads import Head
+    from camtool.networks import Network
 
 
 def inspect(
@@ -24,7 +25,8 @@ def inspect(
     An architecture whose weights are not on this machine is looked at with random weights: the
     head is the same.
     """
-    from camtool.models import find_head, load_network
+    from camtool.heads import find_head
+    from camtool.networks import load_network
 
     with common.exits():
         network = load_network(model, weights, random_if_absent=True)
@@ -38,7 +40,7 @@ def inspect(
 
 
 def _facts(network: Network, head: Head) -> dict[str, Any]:
-    from camtool.models import TOLERANCE
+    from camtool.heads import TOLERANCE
 
     total = sum(parameter.numel() for parameter in network.module.parameters())
     return {

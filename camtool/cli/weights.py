@@ -26,7 +26,7 @@ def list_(
     from rich import print as show
     from rich.table import Table
 
-    from camtool.models import embedded, hub, zoo
+    from camtool.networks import embedded, hub, zoo
 
     with common.exits():
         if model is not None and model not in (*zoo.torchvision_names(), "gapnet"):
@@ -46,7 +46,7 @@ def list_(
 @weights.command()
 def get(model: Name, entry: EntryName = "DEFAULT") -> None:
     """Fetch weights once, with progress; what is here already is only verified."""
-    from camtool.models import embedded, hub, zoo
+    from camtool.networks import embedded, hub, zoo
 
     with common.exits():
         if model == "gapnet":
@@ -62,7 +62,8 @@ def get(model: Name, entry: EntryName = "DEFAULT") -> None:
 @weights.command()
 def verify(model: Annotated[str | None, typer.Argument(help="Default: all.")] = None) -> None:
     """Check the hashes of the weights on this machine; a damaged file is an error."""
-    from camtool.models import ModelError, embedded, hub, zoo
+    from camtool.errors import ModelError
+    from camtool.networks import embedded, hub, zoo
 
     with common.exits():
         if model is not None and model not in (*zoo.torchvision_names(), "gapnet"):

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from camtool.preprocessing import Preprocessing
+    from camtool.networks.preprocessing import Preprocessing
 
 Fit: TypeAlias = Literal["whole", "crop", "squash"]
 Box: TypeAlias = tuple[float, float, float, float]

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 import camtool
 from camtool.cli import app
-from camtool.models import hub, zoo
+from camtool.networks import hub, zoo
 
 
 def _run(*words: str):

@@ -14,8 +14,8 @@ from torchvision.transforms.functional import pil_to_tensor
 import camtool
 from camtool.images import FITS, geometry_of, prepare
 from camtool.images.geometry import MAX_ASPECT, whole_size
-from camtool.models import zoo
-from camtool.preprocessing import Preprocessing
+from camtool.networks import zoo
+from camtool.networks.preprocessing import Preprocessing
 
 sides = st.integers(1, 5000)
 sizes = st.tuples(sides, sides)

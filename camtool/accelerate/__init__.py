@@ -1,0 +1,1 @@
+"""Everything that only makes a network faster."""

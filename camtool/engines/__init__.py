@@ -1,0 +1,1 @@
+"""Many pictures through the one forward path, whoever does the work."""

@@ -1,0 +1,1 @@
+"""How well maps locate objects: data sets, metrics, baselines, and pages of them."""

@@ -1,0 +1,46 @@
+"""`camtool.load`: from what a user names to a model that is ready."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from camtool.images import Fit
+from camtool.model import CamModel
+from camtool.networks import load_network
+
+if TYPE_CHECKING:
+    from camtool.networks.load import Labels
+
+
+def load(
+    model: str | os.PathLike[str] | nn.Module = "auto",
+    weights: str | os.PathLike[str] | None = None,
+    labels: Labels = None,
+    device: str = "auto",
+    dtype: str = "float32",
+    fit: Fit = "whole",
+    size: int | None = None,
+) -> CamModel:
+    """Load a network and find the head that its class activation maps come from.
+
+    Args:
+        model: "auto" (ResNet-50 if its weights are on this machine, else the embedded network),
+            an architecture of torchvision ("resnet50") or "timm/NAME", "gapnet", the path of a
+            checkpoint, or a module, which is left as it is.
+        weights: None for the published default, a published entry's name ("IMAGENET1K_V1"),
+            "random", or a checkpoint (.pth, .pt, .safetensors).
+        labels: One for each class, or a file: one a line, or JSON.
+        device: "auto" takes CUDA, then MPS, then the CPU; a module stays where it is.
+        dtype: Number format of the body: "float32" (never TF32), "bfloat16" or "float16".
+        fit: "whole": the whole picture, aspect kept; "crop": as the weights were evaluated;
+            "squash": square, aspect lost.
+        size: Side of the input in pixels; None for that of the weights.
+
+    Raises:
+        ModelError: The network can't be had, or is not what was asked.
+        HeadError: Its head gives no exact class maps; says what was found.
+    """
+    return CamModel(load_network(model, weights), labels, device, dtype, fit, size)

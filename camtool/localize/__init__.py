@@ -1,1 +1,0 @@
-"""Boxes and masks from class activation maps, and how well they locate objects."""

@@ -1,0 +1,1 @@
+"""From maps to regions: components, boxes, masks, and how evidence is spread."""

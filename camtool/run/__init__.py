@@ -1,1 +1,0 @@
-"""Many pictures: streaming them through the one forward path, and keeping what comes out."""

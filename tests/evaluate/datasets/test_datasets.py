@@ -1,0 +1,307 @@
+from __future__ import annotations
+
+import csv
+import json
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from camtool.evaluate.datasets import READERS, Record, load_mask, match_labels, read_dataset
+from camtool.evaluate.datasets.masks import MaskFiles
+
+VOC = """<annotation><object><name>{name}</name><bndbox><xmin>{0}</xmin><ymin>{1}</ymin>
+<xmax>{2}</xmax><ymax>{3}</ymax></bndbox></object></annotation>"""
+
+
+def picture(path: Path, size=(40, 30)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size).save(path)
+    return path
+
+
+def write(path: Path, *lines: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def reasons(dataset) -> str:
+    return "\n".join(f"{problem.path}: {problem.reason}" for problem in dataset.problems)
+
+
+def test_csv(tmp_path):
+    picture(tmp_path / "cat" / "a.jpg")
+    picture(tmp_path / "cat" / "left out.jpg")
+    picture(tmp_path / "dog" / "b.png")
+    write(
+        tmp_path / "boxes.csv",
+        "path,x0,y0,x1,y1",
+        "cat/a.jpg,1,2,30,20",
+        "cat/a.jpg,0,0,5,5.5",
+        "dog/b.png,10,10,40,30",
+    )
+    data = read_dataset(tmp_path, "csv")
+    assert [(r.label, r.boxes) for r in data.records] == [
+        ("cat", ((1, 2, 30, 20), (0, 0, 5, 5.5))),
+        ("dog", ((10, 10, 40, 30),)),
+    ]
+    assert [p.reason for p in data.problems] == ["it has no row in boxes.csv"]
+
+
+def test_csv_bad_data_is_counted_and_named(tmp_path):
+    for name in ("outside", "over", "empty", "numbers"):
+        picture(tmp_path / "cat" / f"{name}.jpg")
+    (tmp_path / "cat" / "broken.jpg").write_bytes(b"no picture")
+    write(
+        tmp_path / "boxes.csv",
+        "path,x0,y0,x1,y1",
+        "cat/outside.jpg,50,2,60,20",
+        "cat/over.jpg,-5,2,60,20",
+        "cat/empty.jpg,5,5,5,20",
+        "cat/numbers.jpg,5,x,5,20",
+        "cat/gone.jpg,1,1,5,20",
+        "cat/broken.jpg,1,1,5,20",
+        "cat/over.jpg,nan,1,5,20",
+    )
+    data = read_dataset(tmp_path, "csv")
+    assert [(r.path.name, r.boxes) for r in data.records] == [("over.jpg", ((0, 2, 40, 20),))]
+    text = reasons(data)
+    for expected in (
+        "outside.jpg: box (50.0, 2.0, 60.0, 20.0) lies outside the picture of 40 x 30",
+        "outside.jpg: it has no usable box or mask",
+        "over.jpg: box (-5.0, 2.0, 60.0, 20.0) was cut off at 40 x 30",
+        "over.jpg: box (nan, 1.0, 5.0, 20.0) has no area",
+        "empty.jpg: box (5.0, 5.0, 5.0, 20.0) has no area",
+        "numbers.jpg: row 5 of boxes.csv has no four numbers",
+        "gone.jpg: the picture is missing",
+        "broken.jpg: not a readable picture",
+    ):
+        assert expected in text
+
+
+def test_csv_without_its_columns_is_refused(tmp_path):
+    write(tmp_path / "boxes.csv", "file,x0,y0,x1,y1")
+    with pytest.raises(ValueError, match="path"):
+        read_dataset(tmp_path, "csv")
+    with pytest.raises(OSError, match=r"boxes\.csv"):
+        read_dataset(tmp_path / "nowhere", "csv")
+
+
+def test_csv_label_column_and_quoted_names(tmp_path):
+    picture(tmp_path / "x" / "a, b.jpg")
+    with (tmp_path / "boxes.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["path", "label", "x0", "y0", "x1", "y1"])
+        rows.writerow(["x/a, b.jpg", "tabby", 0, 0, 3, 3])
+    assert read_dataset(tmp_path, "csv").records[0].label == "tabby"
+
+
+def test_tiny_imagenet_boxes_become_end_exclusive(tmp_path):
+    picture(tmp_path / "val" / "images" / "val_0.JPEG", (64, 64))
+    write(
+        tmp_path / "val" / "val_annotations.txt",
+        "val_0.JPEG\tn03444034\t0\t32\t44\t63",
+        "val_1.JPEG\tn03444034\t0\t32",
+    )
+    data = read_dataset(tmp_path, "tiny-imagenet")
+    assert data.records == [
+        Record(tmp_path / "val/images/val_0.JPEG", "n03444034", ((0, 32, 45, 64),), None, (64, 64))
+    ]
+    assert "val_1.JPEG: not a line" in reasons(data)
+
+
+@pytest.mark.parametrize("flat", [True, False])
+def test_imagenet_with_xml(tmp_path, flat):
+    folder = tmp_path / "val" if flat else tmp_path / "val" / "n01440764"
+    for number in (1, 2, 3):
+        picture(folder / f"ILSVRC2012_val_{number:08d}.JPEG")
+    boxes = tmp_path / "bbox" / "val"
+    write(boxes / "ILSVRC2012_val_00000001.xml", VOC.format(1, 2, 20, 25, name="n01440764"))
+    write(boxes / "ILSVRC2012_val_00000002.xml", "<annotation><object>")
+    write(boxes / "ILSVRC2012_val_00000009.xml", VOC.format(1, 2, 20, 25, name="n01440764"))
+    data = read_dataset(tmp_path, "imagenet")
+    assert [(r.path.name, r.label, r.boxes) for r in data.records] == [
+        ("ILSVRC2012_val_00000001.JPEG", "n01440764", ((1, 2, 20, 25),))
+    ]
+    text = reasons(data)
+    assert "00000002.JPEG: its XML file can't be used" in text
+    assert "00000003.JPEG: it has no" in text
+    assert "00000009.xml: there is no picture of this name" in text
+
+
+def test_imagenet_labels_from_the_development_kit(tmp_path):
+    for number in (1, 2):
+        picture(tmp_path / "val" / f"ILSVRC2012_val_{number:08d}.JPEG")
+        both = VOC.format(1, 2, 20, 25, name="n02000000") + VOC.format(3, 3, 9, 9, name="n01000000")
+        text = both.replace("</annotation><annotation>", "")
+        write(tmp_path / "xml" / f"ILSVRC2012_val_{number:08d}.xml", text)
+    write(tmp_path / "devkit" / "ILSVRC2012_validation_ground_truth.txt", "2", "1")
+    names = "n01000000 kit fox n02000000".encode("utf-16-le")
+    packed = zlib.compress(names)
+    element = (15).to_bytes(4, "little") + len(packed).to_bytes(4, "little") + packed
+    (tmp_path / "devkit" / "meta.mat").write_bytes(b"MATLAB 5.0".ljust(128) + element)
+    data = read_dataset(tmp_path, "imagenet")
+    assert [(r.label, r.boxes) for r in data.records] == [
+        ("n02000000", ((1, 2, 20, 25),)),
+        ("n01000000", ((3, 3, 9, 9),)),
+    ]
+    assert data.problems == []
+
+
+def test_cub(tmp_path):
+    for name in ("001.Laysan_Albatross/a.jpg", "002.Crow/b.jpg"):
+        picture(tmp_path / "images" / name)
+    Image.fromarray(np.full((30, 40), 200, np.uint8)).save(
+        picture(tmp_path / "segmentations/002.Crow/b.png")
+    )
+    write(tmp_path / "images.txt", "1 001.Laysan_Albatross/a.jpg", "2 002.Crow/b.jpg", "3 gone.jpg")
+    write(tmp_path / "classes.txt", "1 001.Laysan_Albatross", "2 002.Crow")
+    write(tmp_path / "image_class_labels.txt", "1 1", "2 2", "3 2")
+    write(tmp_path / "bounding_boxes.txt", "1 1.0 2.0 3.0 4.0", "2 5.0 6.0 7.0 8.0", "3 0 0 1 1")
+    write(tmp_path / "train_test_split.txt", "1 1", "2 0", "3 0")
+    data = read_dataset(tmp_path, "cub")
+    (record,) = data.records
+    assert (record.label, record.boxes) == ("Crow", ((5, 6, 12, 14),))
+    assert record.mask is not None
+    assert load_mask(record.mask).min() == 1
+    assert "gone.jpg: the picture is missing" in reasons(data)
+
+
+def test_pets(tmp_path):
+    trimap = np.full((30, 40), 2, np.uint8)
+    trimap[4:21, 9:31] = 3
+    trimap[5:20, 10:30] = 1
+    trimaps = tmp_path / "annotations" / "trimaps"
+    trimaps.mkdir(parents=True)
+    Image.fromarray(trimap).save(trimaps / "great_pyrenees_7.png")
+    Image.fromarray(np.full((30, 40), 2, np.uint8)).save(trimaps / "Abyssinian_1.png")
+    for name in ("great_pyrenees_7", "Abyssinian_1", "pug_3"):
+        picture(tmp_path / "images" / f"{name}.jpg")
+    write(
+        tmp_path / "annotations" / "test.txt",
+        "#Image CLASS-ID SPECIES BREED ID",
+        "great_pyrenees_7 16 2 1",
+        "Abyssinian_1 1 1 1",
+        "pug_3 20 2 9",
+    )
+    data = read_dataset(tmp_path, "pets")
+    (record,) = data.records
+    assert (record.label, record.boxes) == ("great pyrenees", ((10, 5, 30, 20),))
+    assert record.mask is not None
+    mask = load_mask(record.mask)
+    assert np.array_equal(mask == 1, trimap == 1)
+    assert np.array_equal(mask == 255, trimap == 3)
+    assert "Abyssinian_1.jpg: it has no usable box" in reasons(data)
+    assert "pug_3.png: not a readable trimap" in reasons(data)
+
+
+def test_coco(tmp_path):
+    for name in ("a.jpg", "b.jpg"):
+        picture(tmp_path / "val2017" / name)
+    annotations = [
+        {"id": 1, "image_id": 7, "category_id": 3, "bbox": [1, 2, 10, 20]},
+        {"id": 2, "image_id": 7, "category_id": 3, "bbox": [5, 5, 5, 5]},
+        {"id": 3, "image_id": 7, "category_id": 4, "bbox": [0, 0, 9, 9]},
+        {"id": 4, "image_id": 7, "category_id": 4, "bbox": [0, 0, 9, 9], "iscrowd": 1},
+        {"id": 5, "image_id": 99, "category_id": 4, "bbox": [0, 0, 9, 9]},
+        {"id": 6, "image_id": 7, "category_id": 4, "bbox": []},
+        {"id": 7, "image_id": 7, "category_id": 5, "bbox": [0, 0, 9, 9]},
+    ]
+    content = {
+        "images": [{"id": 7, "file_name": "a.jpg"}, {"id": 8, "file_name": "b.jpg"}],
+        "categories": [{"id": 3, "name": "cat"}, {"id": 4, "name": "dog"}],
+        "annotations": annotations,
+    }
+    write(tmp_path / "annotations" / "instances_val2017.json", json.dumps(content))
+    for root in (tmp_path, tmp_path / "annotations" / "instances_val2017.json"):
+        data = read_dataset(root, "coco")
+        assert [(r.path.name, r.label, r.boxes) for r in data.records] == [
+            ("a.jpg", "cat", ((1, 2, 11, 22), (5, 5, 10, 10))),
+            ("a.jpg", "dog", ((0, 0, 9, 9),)),
+        ]
+        text = reasons(data)
+        for expected in (
+            "b.jpg: it has no annotation",
+            "annotation 4: a region of a crowd",
+            "annotation 5: there is no image 99",
+            "annotation 6: it has no box",
+            "a.jpg: it has no label",
+        ):
+            assert expected in text
+
+
+def test_coco_of_something_else_is_refused(tmp_path):
+    write(tmp_path / "x.json", "[]")
+    with pytest.raises(ValueError, match="instances"):
+        read_dataset(tmp_path / "x.json", "coco")
+    with pytest.raises(ValueError, match="0 files"):
+        read_dataset(tmp_path, "coco")
+
+
+def test_wsol_boxes(tmp_path):
+    images = tmp_path / "pictures"
+    picture(images / "val" / "a.jpg")
+    write(tmp_path / "class_labels.txt", "val/a.jpg,5", "val/b.jpg,1", "val/c.jpg,x")
+    write(
+        tmp_path / "localization.txt", "val/a.jpg,1,2,3,4", "val/a.jpg,5,6,7,8", "val/z.jpg,1,1,2,2"
+    )
+    write(tmp_path / "image_sizes.txt", "val/a.jpg,40,30", "val/b.jpg,40,30")
+    data = read_dataset(tmp_path, "wsol", images)
+    (record,) = data.records
+    assert (record.label, record.boxes) == (5, ((1, 2, 3, 4), (5, 6, 7, 8)))
+    text = reasons(data)
+    assert "b.jpg: the picture is missing" in text
+    assert "val/c.jpg: not a line of class_labels.txt" in text
+    assert "val/z.jpg: it has no line in class_labels.txt" in text
+
+
+def test_wsol_masks(tmp_path):
+    picture(tmp_path / "a.jpg")
+    parts = np.zeros((3, 30, 40), np.uint8)
+    parts[0, :10], parts[1, 5:20, :5], parts[2, 8:25] = 255, 255, 255
+    for name, part in zip(("m0", "m1", "ignore"), parts, strict=True):
+        Image.fromarray(part).save(tmp_path / f"{name}.png")
+    write(tmp_path / "class_labels.txt", "a.jpg,0")
+    write(tmp_path / "localization.txt", "a.jpg,m0.png,ignore.png", "a.jpg,m1.png,")
+    (record,) = read_dataset(tmp_path, "wsol").records
+    assert record.mask is not None
+    mask = load_mask(record.mask)
+    inside = (parts[0] > 0) | (parts[1] > 0)
+    assert np.array_equal(mask == 1, inside)
+    assert np.array_equal(mask == 255, (parts[2] > 0) & ~inside)
+    assert load_mask(record.mask, 224).shape == (224, 224)
+
+
+def test_missing_mask_is_named(tmp_path):
+    picture(tmp_path / "a.jpg")
+    write(tmp_path / "class_labels.txt", "a.jpg,0")
+    write(tmp_path / "localization.txt", "a.jpg,m0.png,")
+    data = read_dataset(tmp_path, "wsol")
+    assert data.records == []
+    assert "m0.png: the mask is missing" in reasons(data)
+
+
+def test_labels_are_matched_by_synset_name_or_index():
+    labels = ["tabby, tabby cat", "Egyptian cat", "great_pyrenees"]
+    given = ["n02123045", "TABBY CAT", "egyptian_cat", 2, 3, -1, "dog", "Great Pyrenees"]
+    records = [Record(Path(str(i)), name, (), None, (1, 1)) for i, name in enumerate(given)]
+    data = match_labels(records, labels, ["n02123045", "n02124075", "n02111500"])
+    assert [r.label for r in data.records] == [0, 0, 1, 2, 2]
+    assert [p.path for p in data.problems] == ["4", "5", "6"]
+    assert data.problems[2].reason == "the network has no label 'dog'"
+
+
+def test_unknown_format_names_the_known_ones(tmp_path):
+    with pytest.raises(ValueError, match=r"imagenet.*coco"):
+        read_dataset(tmp_path, "voc")
+    assert {"csv", "imagenet", "cub", "pets", "tiny-imagenet", "coco", "wsol"} == set(READERS)
+
+
+def test_masks_of_different_sizes_take_that_of_the_first(tmp_path):
+    Image.new("L", (4, 2), 255).save(tmp_path / "a.png")
+    Image.new("L", (8, 8), 0).save(tmp_path / "b.png")
+    mask = load_mask(MaskFiles((tmp_path / "a.png", tmp_path / "b.png")))
+    assert mask.shape == (2, 4)
+    assert mask.all()

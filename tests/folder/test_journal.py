@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from camtool.folder.journal import Journal, differences, read_entries
+
+NAMES = st.text(st.characters(exclude_categories=()), min_size=1)
+"""Any text, lone surrogates too: bytes of a file name that are no Unicode."""
+
+
+def entries_of(path, keys):
+    journal = Journal(path, keys)
+    found = list(journal.entries())
+    journal.close()
+    return found
+
+
+@given(st.lists(NAMES, unique=True, min_size=1, max_size=8), st.data())
+def test_what_was_noted_last_is_what_is_found(tmp_path_factory, keys, data):
+    path = tmp_path_factory.mktemp("journal") / "journal.jsonl"
+    noted = data.draw(
+        st.lists(st.tuples(st.integers(0, len(keys) - 1), st.integers()), max_size=20)
+    )
+    journal = Journal(path, keys)
+    for number, value in noted:
+        journal.append([(number, {"key": keys[number], "value": value})])
+    wanted = [(n, {"key": keys[n], "value": value}) for n, value in sorted(dict(noted).items())]
+    assert list(journal.entries()) == wanted
+    journal.close()
+    assert entries_of(path, keys) == wanted
+
+
+@given(st.integers(0, 400))
+def test_a_torn_journal_keeps_its_whole_lines(tmp_path_factory, cut):
+    path = tmp_path_factory.mktemp("journal") / "journal.jsonl"
+    keys = [str(number) for number in range(20)]
+    journal = Journal(path, keys)
+    journal.append([(n, {"key": key, "value": n}) for n, key in enumerate(keys)])
+    journal.close()
+    content = path.read_bytes()
+    path.write_bytes(content[:cut])
+    whole = content[:cut].count(b"\n")
+    journal = Journal(path, keys)
+    assert [number for number, _ in journal.entries()] == list(range(whole))
+    journal.append([(n, {"key": keys[n], "value": n}) for n in range(whole, 20)])
+    journal.close()
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("rubbish", [b"\0" * 50, b"[1]\n", b'{"no":"key"}\n', b"\xff\n"])
+def test_what_is_no_entry_is_cut_off(tmp_path, rubbish):
+    path = tmp_path / "journal.jsonl"
+    line = b'{"key":"a"}\n'
+    path.write_bytes(line + rubbish)
+    assert entries_of(path, ["a"]) == [(0, {"key": "a"})]
+    assert path.read_bytes() == line
+
+
+def test_pictures_that_are_no_longer_in_the_run_are_passed_over(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    path.write_bytes(b'{"key":"gone"}\n{"key":"b"}\n{"key":"a"}\n')
+    assert [entry["key"] for _, entry in entries_of(path, ["a", "b"])] == ["a", "b"]
+    assert [entry["key"] for entry in read_entries(path)] == ["gone", "b", "a"]
+
+
+def test_no_journal_has_no_entries(tmp_path):
+    assert list(read_entries(tmp_path / "journal.jsonl")) == []
+
+
+def test_differences_are_named_inside_others_too():
+    before = {"topk": 1, "views": {"kinds": ["npz"], "look": {"opacity": 0.5}}, "old": 1}
+    now = {"topk": 3, "views": {"kinds": ["npz"], "look": {"opacity": 0.6}}, "new": None}
+    assert differences(before, now) == [
+        "topk: 1, now 3",
+        "views.look.opacity: 0.5, now 0.6",
+        "old: 1, now None",
+    ]
+    assert differences(before, before) == []

@@ -1,0 +1,258 @@
+"""Networks that users write: which heads are found and proved, which are refused, and why."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from camtool.errors import HeadError
+from camtool.heads import features_of, find_head
+from camtool.methods import class_activation_map
+
+SIZE = 20
+
+
+class Net(nn.Module):
+    """A convolution, and a head that each test brings along."""
+
+    def __init__(self, head, classes: int = 5, channels: int = 8) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(3, channels, 3, 2, 1)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(channels, classes)
+        self.nobias = nn.Linear(channels, classes, bias=False)
+        self.point = nn.Conv2d(channels, classes, 1)
+        self.matrix = nn.Parameter(torch.randn(channels, classes))
+        self.offset = nn.Parameter(torch.randn(classes))
+        self.second = nn.Linear(classes, classes)
+        self.both = nn.Linear(2 * channels, classes)
+        self.norm = nn.BatchNorm1d(channels)
+        self.drop = nn.Dropout(0.5)
+        self.head = head
+
+    def forward(self, x):
+        return self.head(self, self.conv(x))
+
+
+LINEAR = {
+    "module": lambda s, f: s.fc(s.pool(f).flatten(1)),
+    "functional": lambda s, f: s.fc(torch.flatten(F.adaptive_avg_pool2d(f, (1, 1)), 1)),
+    "mean of two axes": lambda s, f: s.fc(f.mean((2, 3))),
+    "torch.mean of negative axes": lambda s, f: s.fc(torch.mean(f, dim=[-2, -1])),
+    "mean, mean": lambda s, f: s.fc(f.mean(-1).mean(-1)),
+    "mean, mean of rows": lambda s, f: s.fc(f.mean(2).mean(2)),
+    "flatten": lambda s, f: s.fc(f.flatten(2).mean(-1)),
+    "view": lambda s, f: s.fc(f.view(f.shape[0], f.shape[1], -1).mean(2)),
+    "reshape": lambda s, f: s.fc(f.reshape(*f.shape[:2], -1).mean(dim=2)),
+    "average of full size": lambda s, f: s.fc(F.avg_pool2d(f, f.shape[2:]).flatten(1)),
+    "average of fixed size": lambda s, f: s.fc(F.avg_pool2d(f, SIZE // 2).flatten(1)),
+    "no bias": lambda s, f: s.nobias(f.mean((2, 3))),
+    "1x1 convolution": lambda s, f: s.point(s.pool(f)).flatten(1),
+    "matmul": lambda s, f: torch.matmul(f.mean((2, 3)), s.matrix),
+    "@": lambda s, f: f.mean((2, 3)) @ s.matrix,
+    "mm": lambda s, f: torch.mm(f.mean((2, 3)), s.matrix),
+    "addmm": lambda s, f: torch.addmm(s.offset, f.mean((2, 3)), s.matrix),
+    "linear with a transposed parameter": lambda s, f: F.linear(f.mean((2, 3)), s.matrix.T),
+    "dropout between": lambda s, f: s.fc(s.drop(f.mean((2, 3)))),
+    "in-place ReLU before": lambda s, f: s.fc(F.relu_(f).mean((2, 3))),
+    "gate pooled from the same maps": lambda s, f: s.fc(
+        (f * f.mean((2, 3), keepdim=True).sigmoid()).mean((2, 3))
+    ),
+    "channels last": lambda s, f: s.fc(f.permute(0, 2, 3, 1).mean((1, 2))),
+    "logits in a dict": lambda s, f: {"logits": s.fc(f.mean((2, 3)))},
+    "logits first in a tuple": lambda s, f: (s.fc(f.mean((2, 3))), f),
+}
+MAPS = {
+    "Network in Network": lambda s, f: s.point(f).relu().mean((2, 3)),
+    "SqueezeNet": lambda s, f: torch.flatten(s.pool(F.relu(s.point(s.drop(f)))), 1),
+    "fully convolutional": lambda s, f: F.adaptive_avg_pool2d(s.point(f), 1).flatten(1),
+    "linear at every position": lambda s, f: s.fc(f.permute(0, 2, 3, 1)).mean((1, 2)),
+}
+REFUSED = {
+    "adaptive maximum": (
+        lambda s, f: s.fc(F.adaptive_max_pool2d(f, 1).flatten(1)),
+        "adaptive_max_pool2d over all positions",
+    ),
+    "amax": (lambda s, f: s.fc(f.amax((2, 3))), "amax over all positions"),
+    "generalised mean": (
+        lambda s, f: s.fc(f.clamp(min=1e-6).pow(3).mean((2, 3)).pow(1 / 3)),
+        "lie pow, linear",
+    ),
+    "average and maximum": (
+        lambda s, f: s.both(torch.cat([f.mean((2, 3)), f.amax((2, 3))], 1)),
+        "amax over all positions",
+    ),
+    "maximum and average": (
+        lambda s, f: s.both(torch.cat([f.amax((2, 3)), f.mean((2, 3))], 1)),
+        "lie cat, linear",
+    ),
+    "two linear layers": (lambda s, f: s.second(s.fc(f.mean((2, 3)))), "further steps (linear)"),
+    "softmax": (lambda s, f: s.fc(f.mean((2, 3))).softmax(1), "further steps (softmax)"),
+    "softmax of maps": (lambda s, f: s.point(f).mean((2, 3)).softmax(1), "lie softmax"),
+    "batch norm between": (lambda s, f: s.fc(s.norm(f.mean((2, 3)))), "lie batch_norm, linear"),
+    "scaled": (lambda s, f: 2 * s.fc(f.mean((2, 3))), "further steps"),
+    "scaled in place": (lambda s, f: s.fc(f.mean((2, 3))).mul_(2), "do not add up"),
+    "pooled vector scaled in place": (
+        lambda s, f: s.fc(f.mean((2, 3)).mul_(2)),
+        "do not add up",
+    ),
+    "unit length": (lambda s, f: s.fc(F.normalize(f.mean((2, 3)))), "lie normalize, linear"),
+    "weight that is no parameter": (
+        lambda s, f: F.linear(f.mean((2, 3)), s.fc.weight * 2),
+        "no parameter of the network",
+    ),
+    "flatten and dense": (
+        lambda s, f: F.linear(f.flatten(1), torch.ones(5, f[0].numel())),
+        "nothing is pooled",
+    ),
+    "2x2 average": (
+        lambda s, f: F.linear(F.adaptive_avg_pool2d(f, 2).flatten(1), torch.ones(5, 32)),
+        "adaptive_avg_pool2d to 2×2",
+    ),
+    "window smaller than the map": (
+        lambda s, f: s.fc(F.avg_pool2d(f, SIZE // 2 - 1).flatten(1)),
+        "avg_pool2d to 1×1",
+    ),
+    "padded window": (
+        lambda s, f: s.fc(F.avg_pool2d(f, SIZE // 2, SIZE, 1).flatten(1)),
+        "avg_pool2d to 1×1",
+    ),
+    "a map for an answer": (
+        lambda s, f: s.point(f * f.mean((2, 3), keepdim=True)),
+        "not [N,classes]",
+    ),
+    "no tensor": (lambda s, f: "cat", "returns str"),
+}
+
+
+def _agree(module: nn.Module, head, size: int = SIZE) -> None:
+    inputs = torch.randn(3, 3, size, size, generator=torch.Generator().manual_seed(2))
+    weight, bias = head.parameters_of(module)
+    with torch.inference_mode():
+        output = module.eval()(inputs)
+        features = features_of(module, inputs)
+        maps = features if weight is None else class_activation_map(features, weight, bias)
+    logits = output["logits"] if isinstance(output, dict) else output
+    logits = logits[0] if isinstance(logits, tuple) else logits
+    torch.testing.assert_close(maps.mean((2, 3)), logits, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("how", LINEAR)
+@pytest.mark.parametrize("classes", [5, 8, 1], ids=["K<C", "K=C", "K=1"])
+def test_linear_head_is_found_and_proved(how: str, classes: int) -> None:
+    module = Net(LINEAR[how], classes)
+    head = find_head(module, SIZE)
+    assert (head.kind, head.channels, head.classes, head.exact) == ("linear", 8, classes, True)
+    assert head.shape == (10, 10)
+    assert head.stride == 2
+    _agree(module, head)
+
+
+@pytest.mark.parametrize("how", MAPS)
+def test_one_map_a_class_is_found_and_proved(how: str) -> None:
+    module = Net(MAPS[how])
+    head = find_head(module, SIZE)
+    assert (head.kind, head.layer, head.parameters, head.exact) == ("maps", "", 0, True)
+    _agree(module, head)
+
+
+@pytest.mark.parametrize("how", REFUSED)
+def test_other_heads_are_refused_with_what_was_found(how: str) -> None:
+    head, reason = REFUSED[how]
+    with pytest.raises(HeadError) as caught:
+        find_head(Net(head), SIZE)
+    assert reason in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_constant_features_prove_nothing() -> None:
+    module = Net(LINEAR["module"])
+    nn.init.zeros_(module.conv.weight)
+    nn.init.zeros_(module.conv.bias)
+    with pytest.raises(HeadError, match="constant or not finite"):
+        find_head(module, SIZE)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_number_formats_are_proved_too(dtype: torch.dtype) -> None:
+    module = Net(LINEAR["module"]).to(dtype)
+    assert find_head(module, SIZE).exact
+    assert {p.dtype for p in module.parameters()} == {dtype}
+
+
+def test_a_pool_that_no_longer_covers_the_map_is_refused_when_it_runs() -> None:
+    module = Net(LINEAR["average of fixed size"])
+    find_head(module, SIZE)
+    with pytest.raises(HeadError, match="avg_pool2d to 1×1"):
+        features_of(module.eval(), torch.randn(1, 3, SIZE + 4, SIZE + 4))
+
+
+def test_weights_are_read_anew() -> None:
+    module = Net(LINEAR["module"])
+    head = find_head(module, SIZE)
+    with torch.no_grad():
+        module.fc.weight.mul_(-3).add_(1)
+        module.conv.weight.mul_(2)
+    _agree(module, head)
+    module.fc.weight = nn.Parameter(torch.randn(5, 8))
+    _agree(module, head)
+
+
+def _facts(module: nn.Module) -> dict:
+    return {
+        "modes": {name: part.training for name, part in module.named_modules()},
+        "hooks": {name: len(part._forward_hooks) for name, part in module.named_modules()},
+        "pre": {name: len(part._forward_pre_hooks) for name, part in module.named_modules()},
+        "gradients": {name: p.requires_grad for name, p in module.named_parameters()},
+        "grads": {name: p.grad is None for name, p in module.named_parameters()},
+        "devices": {name: p.device for name, p in module.named_parameters()},
+        "inference": {name: p.is_inference() for name, p in module.named_parameters()},
+    }
+
+
+@pytest.mark.parametrize("head", [LINEAR["dropout between"], REFUSED["amax"][0]])
+def test_the_module_is_as_before_found_or_refused(head) -> None:
+    module = Net(head)
+    module.train()
+    module.norm.eval()
+    module.fc.weight.requires_grad_(False)
+    module.conv.register_forward_hook(lambda *_: None)
+    before, state = _facts(module), copy.deepcopy(module.state_dict())
+    try:
+        find_head(module, SIZE)
+    except HeadError:
+        assert head is REFUSED["amax"][0]
+    assert _facts(module) == before
+    for name, tensor in module.state_dict().items():
+        assert torch.equal(tensor, state[name]), name
+
+
+def test_the_module_is_as_before_when_it_fails() -> None:
+    def fail(module, features):
+        raise RuntimeError("broken on purpose")
+
+    module = Net(fail).train()
+    module.norm.eval()
+    before = _facts(module)
+    with pytest.raises(RuntimeError, match="on purpose"):
+        find_head(module, SIZE)
+    assert _facts(module) == before
+
+
+def test_training_goes_on_after_a_look() -> None:
+    module = Net(LINEAR["module"]).train()
+    find_head(module, SIZE)
+    module(torch.randn(2, 3, SIZE, SIZE)).sum().backward()
+    assert module.conv.weight.grad is not None
+
+
+def test_parameters_beside_flatten_and_dense() -> None:
+    head = find_head(Net(LINEAR["module"]), SIZE)
+    assert head.parameters == 5 * 8 + 5
+    assert head.dense_parameters == 8 * 10 * 10 * 5 + 5
+    assert find_head(Net(LINEAR["no bias"]), SIZE).parameters == 5 * 8

@@ -1,0 +1,355 @@
+"""The report in a real browser, from disk, as a user opens it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+from camtool.report import write_report
+
+pytest.importorskip("selenium", reason="the browser tests need selenium")
+
+from selenium import webdriver
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import Select, WebDriverWait
+
+HOSTILE = [
+    "quotes\"and'`.png",
+    "line\nbreak.png",
+    "<img src=x onerror=document.title='hacked'>.png",
+    "script<\u2215script><script>document.title='hacked'<\u2215script>.png",
+    "percent%41#hash?query.png",
+    "bytes\udcff\udcfe.png",
+    "&lt;b&gt;.png",
+]
+FLAGS = (
+    "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync --window-size=1280,900"
+)
+
+
+def _program(*names):
+    found = next(filter(None, map(shutil.which, names)), None)
+    return found or pytest.skip(f"none of {', '.join(names)} is on the path")
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    options = webdriver.ChromeOptions()
+    options.binary_location = _program("chromium", "chromium-browser", "google-chrome")
+    for flag in (*FLAGS.split(), f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = _program("chromedriver")
+    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    yield browser
+    browser.quit()
+
+
+def _thumbnail(folder):
+    (folder / "report").mkdir()
+    cv2.imwrite(str(folder / "report" / "0.png"), np.full((20, 30, 3), 90, np.uint8))
+
+
+def _save_as(folder, name):
+    """Copy the thumbnail under a hostile name; False where the file system refuses it."""
+    try:
+        shutil.copyfile(folder / "report" / "0.png", folder / name)
+    except (OSError, UnicodeError):
+        return False
+    return True
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory, row, spot):
+    """30 cats, 10 dogs with a watermark below right (one without), and hostile names."""
+    folder = tmp_path_factory.mktemp("small")
+    _thumbnail(folder)
+    rows = [
+        row(f"cats/{i:02d}.png", probability=0.5 + i / 100, map=spot(0.5, 0.5, noise=i))
+        for i in range(30)
+    ]
+    for i in range(10):
+        heatmap = spot(0.3, 0.2) if i == 4 else spot(0.95, 0.95, noise=i)
+        rows.append(row(f"dogs/{i}.png", label="dog", index=1, probability=0.3, map=heatmap))
+        rows.append(row(f"dogs/{i}.png", index=0, probability=0.2, rank=1, logit=-3.25))
+    for name in HOSTILE:
+        saved = name if _save_as(folder, name) else ""
+        rows.append(row(name, label=f"<b>{name}", index=2, probability=0.1, picture=saved))
+    meta = {"Source": "<i>photos", "Model": "resnet50"}
+    return write_report(folder, rows, meta, [(name, "<b>broken") for name in HOSTILE])
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory, row):
+    folder = tmp_path_factory.mktemp("large")
+    _thumbnail(folder)
+    return write_report(folder, (row(f"{i:05d}.png") for i in range(10_000)), {})
+
+
+class Page:
+    """A report in the browser; `close` checks what must hold for every page."""
+
+    def __init__(self, browser, path):
+        self.browser = browser
+        browser.get("about:blank")
+        for log in ("browser", "performance"):
+            browser.get_log(log)
+        browser.get(path.as_uri())
+        self.wait(lambda: self.cards())
+
+    def wait(self, condition):
+        WebDriverWait(self.browser, 10, 0.05).until(lambda _: condition())
+
+    def js(self, script, *arguments):
+        return self.browser.execute_script(f"return {script}", *arguments)
+
+    def texts(self, selector):
+        return self.js(
+            "[...document.querySelectorAll(arguments[0])].map(e => e.textContent)", selector
+        )
+
+    def text(self, selector):
+        return self.texts(selector)[0]
+
+    def cards(self):
+        """Paths of the cards in the document, in the order of the grid."""
+        script = """[...document.querySelectorAll('.card')]
+            .sort((a, b) => a.dataset.index - b.dataset.index)
+            .map(e => e.querySelector('.path').textContent)"""
+        return self.js(script)
+
+    def settle(self):
+        """Wait until the page has painted: grids fill when the browser lays them out."""
+        self.browser.execute_async_script(
+            "requestAnimationFrame(() => requestAnimationFrame(arguments[0]))"
+        )
+
+    def click(self, selector):
+        self.browser.find_element("css selector", selector).click()
+        self.settle()
+
+    def press(self, *keys):
+        ActionChains(self.browser).send_keys(*keys).perform()
+        self.settle()
+
+    def choose(self, select, text):
+        Select(self.browser.find_element("id", select)).select_by_visible_text(text)
+        self.settle()
+
+    def focused(self):
+        return self.js("document.activeElement.id")
+
+    def map_opacity(self):
+        return float(self.js("getComputedStyle(document.querySelector('.card canvas')).opacity"))
+
+    def close(self):
+        assert self.browser.get_log("browser") == []
+        events = [json.loads(e["message"])["message"] for e in self.browser.get_log("performance")]
+        urls = [
+            event["params"]["request"]["url"]
+            for event in events
+            if event["method"] == "Network.requestWillBeSent"
+        ]
+        assert urls
+        assert [url for url in urls if not url.startswith("file:///")] == []
+
+
+@pytest.fixture
+def page(browser, small):
+    page = Page(browser, small)
+    yield page
+    page.close()
+
+
+def test_filter_by_label(page):
+    page.choose("label", "dog (10)")
+    assert page.text("#count") == "10 of 47 pictures"
+    assert all(path.startswith("dogs/") for path in page.cards())
+    page.choose("label", "All labels")
+    assert page.text("#count") == "47 pictures"
+
+
+def test_search(page):
+    page.press("/", "DOGS/3")
+    assert page.cards() == ["dogs/3.png"]
+    page.press("nothing")
+    assert page.cards() == []
+    assert page.js("document.querySelector('#grid .empty').checkVisibility()")
+    page.press(Keys.ESCAPE)
+    assert page.text("#count") == "47 pictures"
+
+
+def test_sort(page):
+    assert page.cards()[:2] == ["cats/29.png", "cats/28.png"]
+    page.choose("sort", "File name")
+    page.press("/", "cats")
+    assert page.cards()[:2] == ["cats/00.png", "cats/01.png"]
+    page.click("#direction")
+    assert page.cards()[:2] == ["cats/29.png", "cats/28.png"]
+
+
+def test_slider_fades_the_map_and_not_the_picture(page):
+    assert page.map_opacity() == pytest.approx(0.6)
+    page.browser.find_element("id", "fade").send_keys(Keys.HOME)
+    assert page.map_opacity() == 0
+    assert page.js("getComputedStyle(document.querySelector('.card img')).opacity") == "1"
+    page.browser.find_element("id", "fade").send_keys(Keys.END)
+    assert page.map_opacity() == 1
+    page.press("[", "[")
+    assert page.text("#fade-value") == "80%"
+
+
+def test_map_is_painted_where_the_evidence_is(page):
+    page.press("/", "cats/29")
+    alpha = """(() => {
+        const canvas = document.querySelector('.card canvas'), { width, height } = canvas;
+        const { data } = canvas.getContext('2d').getImageData(0, 0, width, height);
+        return [data[4 * ((height >> 1) * width + (width >> 1)) + 3], data[3]]; })()"""
+    centre, corner = page.js(alpha)
+    assert centre > 240
+    assert corner < 10
+
+
+def test_keyboard(page):
+    page.press("/", "cats", Keys.ENTER)
+    assert page.focused() == "grid"
+    page.press(Keys.ARROW_RIGHT, Keys.ARROW_DOWN)
+    columns = int(page.js("document.querySelector('.card.active').dataset.index")) - 1
+    active = page.js("document.getElementById('grid').getAttribute('aria-activedescendant')")
+    assert active == f"picture-{columns + 1}"
+    assert columns > 1
+    page.press(Keys.ENTER)
+    assert page.js("document.getElementById('viewer').open")
+    assert page.text("#viewer-path") == f"cats/{28 - columns:02d}.png"
+    page.press(Keys.ARROW_RIGHT)
+    assert page.text("#viewer-path") == f"cats/{27 - columns:02d}.png"
+    page.press(Keys.ESCAPE)
+    assert not page.js("document.getElementById('viewer').open")
+    assert page.focused() == "grid"
+    page.press("2")
+    assert page.js("document.getElementById('view-classes').hidden") is False
+
+
+def test_every_tool_can_be_reached_with_tab(page):
+    reached = []
+    page.js("document.body.focus()")
+    for _ in range(20):
+        page.press(Keys.TAB)
+        reached.append(page.focused())
+        outline = page.js("getComputedStyle(document.activeElement).outlineStyle")
+        assert outline != "none" or page.focused() in ("", "grid")
+    expected = ["tab-pictures", "theme", "search", "label", "sort", "direction", "fade"]
+    assert [name for name in reached if name in expected][: len(expected)] == expected
+    assert "grid" in reached
+
+
+def test_large_view_shows_the_numbers_of_each_class(page):
+    page.press("/", "dogs/3")
+    page.click(".card")
+    assert page.text("#viewer-label") == "dog"
+    assert "7.50" in page.texts("#numbers dd")
+    page.click("#chips button:nth-child(2)")
+    assert page.text("#viewer-label") == "cat"
+    assert "−3.25" in page.texts("#numbers dd")
+    page.press(Keys.ESCAPE)
+
+
+def test_class_page_shows_the_watermark(page):
+    page.click("#tab-classes")
+    page.choose("sort-classes", "Peak at the border")
+    assert page.texts(".class h3")[:2] == ["All pictures", "dog"]
+    brightest = """(() => { const c = document.querySelectorAll('.mean canvas')[1];
+        const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
+        let best = 0;
+        for (let i = 0; i < d.length; i += 4) if (d[i] + d[i + 1] > d[best] + d[best + 1]) best = i;
+        return [best / 4 % c.width / c.width, Math.floor(best / 4 / c.width) / c.height]; })()"""
+    assert min(page.js(brightest)) > 0.85
+    page.click(".class:nth-child(2) .strip button")
+    assert page.text("#viewer-path") == "dogs/4.png"
+    page.press(Keys.ESCAPE)
+    page.click(".class:nth-child(2) h3 button")
+    assert page.text("#count") == "10 of 47 pictures"
+
+
+def test_hostile_names_stay_text(page):
+    page.press("/", "<b>")
+    assert page.text("#count") == "7 of 47 pictures"
+    page.wait(lambda: len(page.cards()) == len(HOSTILE))
+    shown = page.cards()
+    assert "line\\nbreak.png" in shown
+    assert "bytes\\xff\\xfe.png" in shown
+    assert HOSTILE[2] in shown
+    page.click("#tab-failed")
+    page.wait(lambda: len(page.texts(".failure")) == len(HOSTILE))
+    assert set(page.texts(".failure .path")) == set(shown)
+    assert (
+        page.js("document.querySelectorAll('[onerror], main script, main b:not(.count b)').length")
+        == 0
+    )
+    assert page.js("document.title") == "camtool report"
+    assert "<i>photos" in page.text("#summary")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such file names")
+def test_pictures_with_hostile_names_are_found(page):
+    page.press("/", "<b>", Keys.ENTER, Keys.ENTER)
+    for _ in HOSTILE:
+        page.wait(lambda: page.js("document.querySelectorAll('.stage img').length") == 2)
+        page.wait(lambda: page.js("document.querySelectorAll('.stage img')[1].naturalWidth") == 30)
+        page.press(Keys.ARROW_RIGHT)
+    page.press(Keys.ESCAPE)
+
+
+def test_dark_and_light(page):
+    def ground():
+        return page.js("getComputedStyle(document.body).backgroundColor")
+
+    first = ground()
+    page.click("#theme")
+    second = ground()
+    page.browser.refresh()
+    assert first != second
+    assert ground() == second
+    page.click("#theme")
+    assert ground() == first
+
+
+def test_ten_thousand_pictures_scroll(browser, large):
+    page = Page(browser, large)
+    assert page.text("#count") == "10,000 pictures"
+    nodes = []
+    for part in np.linspace(0, 1, 9):
+        page.js("document.getElementById('grid').scrollTop = arguments[0] * 1e6", float(part))
+        page.settle()
+        nodes.append(page.js("document.querySelectorAll('*').length"))
+        assert len(page.cards()) >= 12
+    assert max(nodes) < 1000
+    page.js("document.getElementById('grid').focus()")
+    page.press(Keys.END, Keys.ENTER)
+    assert page.text("#position") == "10,000 of 10,000"
+    page.press(Keys.ESCAPE)
+    page.close()
+
+
+def test_a_touch_screen_has_no_sideways_scrolling(browser, small):
+    size = {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    page = Page(browser, small)
+    for tab in ("pictures", "classes", "failed", "run"):
+        page.click(f"#tab-{tab}")
+        assert page.js("document.documentElement.scrollWidth") <= 390
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    page.close()
+
+
+def test_an_empty_folder(browser, tmp_path):
+    browser.get(write_report(tmp_path, [], {}).as_uri())
+    assert browser.get_log("browser") == []
+    assert browser.find_element("css selector", "#grid .empty").is_displayed()

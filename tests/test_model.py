@@ -1,0 +1,334 @@
+"""Explanations: they add up, they lie where they should, and they are what torch alone gives."""
+
+from __future__ import annotations
+
+import copy
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torch import nn
+from torchvision.transforms._presets import ImageClassification
+from torchvision.transforms.functional import normalize, to_tensor
+
+import camtool
+from camtool.errors import ModelError, TargetError
+from camtool.images import FITS, geometry_of
+from camtool.networks import zoo
+
+SIZE = 96
+CELL = 16
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+SHAPES = [(120, 120), (200, 150), (97, 131), (40, 800), (800, 40)]
+
+
+class Brightness(nn.Module):
+    """One feature, the mean brightness above grey of each 16×16 cell; one class for, one against.
+
+    What its map should show is known without running it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(1, 2)
+        self.cells = nn.AvgPool2d(CELL)
+        with torch.no_grad():
+            self.fc.weight.copy_(torch.tensor([[4.0], [-4.0]]))
+            self.fc.bias.copy_(torch.tensor([0.5, -0.25]))
+
+    def forward(self, x):
+        features = self.cells(x.mean(1, keepdim=True).relu())
+        return self.fc(self.pool(features).flatten(1))
+
+
+def _picture(width: int, height: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def _adds_up(explanation) -> None:
+    total = explanation.maps.mean((1, 2), dtype=np.float64) + explanation.bias
+    spread = max(1.0, float(np.ptp(explanation.all_logits)))
+    assert np.abs(total - explanation.logits).max() <= 1e-5 * spread
+
+
+@pytest.fixture(scope="module")
+def resnet():
+    return camtool.load("resnet18", weights="random", device="cpu", size=SIZE)
+
+
+@pytest.fixture(scope="module", params=FITS)
+def fitted(request):
+    return camtool.load("resnet18", weights="random", device="cpu", fit=request.param, size=SIZE)
+
+
+def test_maps_are_what_plain_torchvision_gives(fitted) -> None:
+    module = zoo.random_module("resnet18")
+    seen = []
+    module.layer4.register_forward_hook(lambda _m, _i, output: seen.append(output.clone()))
+    for shape in SHAPES:
+        picture = _picture(*shape)
+        explanation = fitted.explain(picture, topk=4)
+        rows, columns = explanation.geometry.input
+        if fitted.fit == "crop":
+            inputs = ImageClassification(crop_size=SIZE, resize_size=110)(Image.fromarray(picture))
+        else:
+            resized = Image.fromarray(picture).resize((columns, rows), Image.Resampling.BILINEAR)
+            inputs = normalize(to_tensor(resized), MEAN, STD)
+        with torch.inference_mode():
+            logits = module(inputs[None])[0]
+            expected = torch.einsum("kc,chw->khw", module.fc.weight, seen[-1][0])
+        maps = expected[explanation.indices].numpy()
+        assert np.abs(explanation.maps - maps).max() <= 1e-5 * np.ptp(expected.numpy())
+        np.testing.assert_allclose(explanation.all_logits, logits, atol=1e-4)
+        np.testing.assert_array_equal(explanation.indices, logits.topk(4).indices)
+        np.testing.assert_allclose(
+            explanation.probabilities, logits.softmax(0).topk(4)[0], atol=1e-5
+        )
+        np.testing.assert_allclose(explanation.bias, module.fc.bias[explanation.indices])
+
+
+@pytest.mark.parametrize("batch_size", [1, 7])
+def test_every_map_adds_up_to_its_logit(fitted, batch_size: int) -> None:
+    pictures = [_picture(*shape, seed) for seed, shape in enumerate(SHAPES + SHAPES[:2])]
+    for explanation in fitted.explain_batch(pictures, topk=5, batch_size=batch_size):
+        assert explanation.maps.dtype == np.float32
+        assert explanation.maps.shape[0] == 5
+        _adds_up(explanation)
+
+
+def test_a_batch_of_mixed_shapes_gives_each_its_own_in_order(resnet) -> None:
+    pictures = [_picture(*SHAPES[n % 3], n) for n in range(9)]
+    together = resnet.explain_batch(pictures, topk=2, batch_size=4)
+    for picture, explanation in zip(pictures, together, strict=True):
+        alone = resnet.explain(picture, topk=2)
+        assert explanation.geometry == alone.geometry
+        np.testing.assert_array_equal(explanation.image, picture)
+        np.testing.assert_array_equal(explanation.indices, alone.indices)
+        assert np.abs(explanation.maps - alone.maps).max() <= 1e-5 * np.ptp(alone.maps)
+
+
+def test_two_labels_of_one_picture_have_two_maps(resnet) -> None:
+    explanation = resnet.explain(_picture(120, 90), topk=2)
+    assert np.abs(explanation.maps[0] - explanation.maps[1]).max() > 1e-3 * np.ptp(explanation.maps)
+
+
+def test_a_network_that_makes_one_map_a_class() -> None:
+    model = camtool.load("squeezenet1_1", weights="random", device="cpu", size=SIZE)
+    explanation = model.explain(_picture(120, 90), topk=3)
+    assert (explanation.bias == 0).all()
+    _adds_up(explanation)
+
+
+def _oriented(upright: np.ndarray, orientation: int) -> bytes:
+    undo = {
+        1: lambda a: a,
+        2: lambda a: a[:, ::-1],
+        3: lambda a: a[::-1, ::-1],
+        4: lambda a: a[::-1],
+        5: lambda a: a.transpose(1, 0, 2),
+        6: lambda a: np.rot90(a, 1),
+        7: lambda a: a[::-1, ::-1].transpose(1, 0, 2),
+        8: lambda a: np.rot90(a, -1),
+    }[orientation]
+    image = Image.fromarray(np.ascontiguousarray(undo(upright)))
+    image.getexif()[0x0112] = orientation
+    stream = io.BytesIO()
+    image.save(stream, "PNG", exif=image.getexif())
+    return stream.getvalue()
+
+
+BRIGHT = {fit: camtool.load(Brightness(), device="cpu", fit=fit, size=SIZE) for fit in FITS}
+
+
+@settings(max_examples=60)
+@given(
+    st.sampled_from(FITS),
+    st.integers(1, 8),
+    st.tuples(st.integers(100, 420), st.integers(100, 420)),
+    st.tuples(*[st.floats(0, 1)] * 4),
+)
+def test_the_box_of_a_bright_patch_lies_on_it(fit, orientation, size, where) -> None:
+    model = BRIGHT[fit]
+    geometry = geometry_of(size, model.preprocessing, fit, model.head.stride)
+    x0, y0, x1, y1 = geometry.region
+    rows, columns = geometry.input
+    cell = geometry.cell((rows // CELL, columns // CELL))
+    # Large enough to fill a cell, small enough to move about.
+    wide, high = (
+        int(np.ceil(side * (2 + 2 * share))) for side, share in zip(cell, where[2:], strict=True)
+    )
+    left = x0 + round(where[0] * (x1 - x0 - wide))
+    top = y0 + round(where[1] * (y1 - y0 - high))
+    upright = np.zeros((size[1], size[0], 3), np.uint8)
+    upright[top : top + high, left : left + wide] = 255
+    explanation = model.explain(_oriented(upright, orientation), targets=0)
+    assert explanation.geometry.size == size
+    patch = np.array((left, top, left + wide, top + high))
+    for threshold in (0.2, 0.5):
+        (box,) = explanation.boxes(0, threshold)
+        assert (np.abs(patch - box) <= np.array([*cell, *cell]) + 1).all(), (patch, box, cell)
+    peak = np.unravel_index(np.nanargmax(explanation.heatmap()), upright.shape[:2])
+    assert left - cell[0] <= peak[1] <= left + wide + cell[0]
+    assert top - cell[1] <= peak[0] <= top + high + cell[1]
+
+
+def test_the_overlay_is_coloured_where_the_patch_is() -> None:
+    upright = np.zeros((200, 300, 3), np.uint8)
+    upright[120:180, 30:110] = 255
+    overlay = np.asarray(BRIGHT["whole"].explain(upright, targets=0).overlay()).astype(int)
+    changed = np.abs(overlay - upright).sum(2) > 30
+    rows, columns = np.nonzero(changed)
+    assert changed[130:170, 50:100].mean() > 0.9
+    cell = 200 / SIZE * CELL
+    assert 30 - cell <= columns.min()
+    assert columns.max() <= 110 + cell
+    assert 120 - cell <= rows.min()
+
+
+@pytest.mark.parametrize("fit", FITS)
+def test_the_class_against_has_no_boxes(fit) -> None:
+    picture = np.full((100, 100, 3), 255, np.uint8)
+    explanation = BRIGHT[fit].explain(picture, targets=1)
+    assert explanation.maps.max() < 0
+    assert explanation.boxes() == []
+    _adds_up(explanation)
+
+
+def test_weights_are_followed_while_a_module_trains() -> None:
+    module = Brightness()
+    model = camtool.load(module, device="cpu", size=SIZE)
+    before = model.explain(_picture(90, 90), targets=0)
+    with torch.no_grad():
+        module.fc.weight.mul_(3)
+        module.fc.bias.add_(1)
+    after = model.explain(_picture(90, 90), targets=0)
+    np.testing.assert_allclose(after.maps, 3 * before.maps, rtol=1e-5)
+    np.testing.assert_allclose(after.bias, before.bias + 1)
+    _adds_up(after)
+
+
+def test_a_module_is_left_as_it_was() -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        nn.Conv2d(3, 6, 3, 4), nn.BatchNorm2d(6), nn.ReLU(), nn.Dropout(0.5),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4),
+    )  # fmt: skip
+    module.train()
+    module[1].eval()
+    module[0].weight.requires_grad_(False)
+    before = copy.deepcopy(module.state_dict())
+    model = camtool.load(module, device="cpu", size=64)
+    first, second = (model.explain(_picture(64, 64)) for _ in range(2))
+    np.testing.assert_array_equal(first.maps, second.maps)
+    with pytest.raises(ModelError, match="can't run on an input"):
+        model.features(torch.zeros(1, 5, 64, 64))
+    assert [part.training for part in module] == [True, False, True, True, True, True, True]
+    assert not module[0].weight.requires_grad
+    assert module[6].weight.requires_grad
+    assert not any(part._forward_hooks for part in module.modules())
+    assert all(torch.equal(value, before[key]) for key, value in module.state_dict().items())
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_is_the_body_alone(dtype: str, resnet) -> None:
+    model = camtool.load("resnet18", weights="random", device="cpu", dtype=dtype, size=SIZE)
+    prepared = model.prepare(_picture(120, 90))
+    assert model.features(model.inputs([prepared])).dtype == getattr(torch, dtype)
+    explanation = model.explain(_picture(120, 90), targets=[3, 5])
+    assert explanation.maps.dtype == np.float32
+    _adds_up(explanation)
+    full = resnet.explain(_picture(120, 90), targets=[3, 5])
+    assert np.abs(explanation.maps - full.maps).max() <= 0.1 * np.ptp(full.maps)
+    assert np.abs(explanation.maps - full.maps).max() > 0
+
+
+def test_a_module_in_half_precision_stays_so() -> None:
+    module = Brightness().to(torch.bfloat16)
+    model = camtool.load(module, device="cpu", size=SIZE)
+    _adds_up(model.explain(_picture(120, 90), topk=2))
+    assert module.fc.weight.dtype == torch.bfloat16
+
+
+def test_targets_by_index_and_label(resnet) -> None:
+    picture = _picture(120, 90)
+    explanation = resnet.explain(picture, targets=["tabby", 3, "goldfish"])
+    assert explanation.indices.tolist() == [281, 3, 1]
+    assert explanation.labels[0] == "tabby"
+    for one in (281, "281", "tabby", np.int64(281), ["tabby"]):
+        found = resnet.explain(picture, targets=one)
+        np.testing.assert_allclose(found.maps[0], explanation.maps[0], atol=1e-5)
+    with pytest.raises(TargetError, match=r"matches \d+ classes: 2 "):
+        resnet.explain(picture, targets="shark")
+    with pytest.raises(TargetError, match="the nearest are"):
+        resnet.explain(picture, targets="goldfisch")
+    with pytest.raises(TargetError, match=r"not in 0\.\.999"):
+        resnet.explain(picture, targets=1000)
+
+
+def test_more_than_all_classes_are_all_classes() -> None:
+    explanation = BRIGHT["whole"].explain(_picture(50, 50), topk=9)
+    assert explanation.maps.shape[0] == 2
+    assert explanation.probabilities.sum() == pytest.approx(1)
+
+
+def test_wrong_arguments() -> None:
+    with pytest.raises(ValueError, match="fit must be one of"):
+        camtool.load(Brightness(), fit="stretch")
+    with pytest.raises(ValueError, match="16 pixels or more"):
+        camtool.load(Brightness(), size=3)
+    with pytest.raises(ValueError, match="must be 1 or more"):
+        BRIGHT["whole"].explain(_picture(9, 9), topk=0)
+    with pytest.raises(ModelError, match="dtype 'int8'"):
+        camtool.load(Brightness(), dtype="int8")
+    for device in ("gpu", "cuda:99", "meta"):
+        with pytest.raises(ModelError, match=f"device '{device}'"):
+            camtool.load(Brightness(), device=device)
+
+
+def test_no_pictures_no_explanations() -> None:
+    assert BRIGHT["whole"].explain_batch([]) == []
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="no /proc on this system")
+def test_memory_is_flat() -> None:
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    picture = _picture(200, 150)
+    for n in range(300):
+        if n == 100:
+            after_100 = resident()
+        explanation = BRIGHT["whole"].explain(picture, topk=2)
+        explanation.heatmap()
+        explanation.boxes()
+    assert resident() - after_100 < 20 * 2**20
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
+def test_cuda_gives_what_the_cpu_gives(resnet) -> None:
+    model = camtool.load("resnet18", weights="random", device="cuda", size=SIZE)
+    before = torch.backends.cudnn.conv.fp32_precision
+    for shape in SHAPES:
+        found, expected = (m.explain(_picture(*shape), topk=3) for m in (model, resnet))
+        np.testing.assert_array_equal(found.indices, expected.indices)
+        assert np.abs(found.maps - expected.maps).max() <= 1e-4 * np.ptp(expected.maps)
+        _adds_up(found)
+        assert found.overlay().size == shape
+    assert torch.backends.cudnn.conv.fp32_precision == before
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
+def test_a_module_on_the_gpu_stays_there() -> None:
+    module = Brightness().cuda()
+    assert camtool.load(module).device.type == "cuda"
+    _adds_up(camtool.load(module, device="cpu").explain(_picture(90, 60)))
+    assert module.fc.weight.is_cuda

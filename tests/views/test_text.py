@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from camtool.views import text
+
+SIZES = st.integers(10, 30)
+
+
+@given(words=st.text(max_size=200), size=SIZES, width=st.integers(30, 600), middle=st.booleans())
+def test_any_text_fits_and_is_whole_if_it_can_be(words, size, width, middle):
+    shown = text.elide(words, size, width, middle=middle)
+    assert text.width_of(shown, size) <= width
+    whole = text.clean(words)
+    if text.width_of(whole, size) <= width:
+        assert shown == whole
+    else:
+        assert "…" in shown
+
+
+def test_ellipsis_stands_at_the_end_or_in_the_middle():
+    path = "/data/pictures/" + "folder/" * 40 + "goldfish.jpeg"
+    assert text.elide(path, 20, 300).startswith("/data/pictures/")
+    assert text.elide(path, 20, 300).endswith("…")
+    middle = text.elide(path, 20, 300, middle=True)
+    assert middle.startswith("/data")
+    assert middle.endswith("fish.jpeg")
+    assert "…" in middle
+
+
+@given(words=st.text(max_size=300), width=st.integers(40, 400))
+def test_wrapped_lines_fit(words, width):
+    lines = text.wrap(words, 14, width)
+    assert all(text.width_of(line, 14) <= width for line in lines)
+
+
+def test_wrapping_keeps_every_word_in_order():
+    words = "mean of map + bias = logit, whatever the width of the sheet may be"
+    assert " ".join(text.wrap(words, 14, 120)) == words
+    assert len(text.wrap(words, 14, 120)) > 2
+
+
+@given(spans=st.lists(st.text(max_size=40), max_size=4), size=SIZES, width=st.integers(40, 400))
+def test_a_line_has_its_width_and_one_height_whatever_it_says(spans, size, width):
+    image = text.line([(span, text.INK) for span in spans], size, width)
+    assert image.size == (width, text.line([], size, width).height)
+
+
+def test_letters_do_not_leave_their_line():
+    image = np.asarray(text.line([("Åjgpqy|(){}_", text.INK)], 20, 300))
+    assert image.min() < 100
+    assert np.all(image[[0, -1]] == 255)
+
+
+@pytest.mark.parametrize(
+    ("raw", "shown"),
+    [
+        ("a\nb\t c", "a b c"),
+        ("crème brûlée", "creme brulee"),
+        ("224 × 304", "224 x 304"),
+        ("−3", "-3"),
+        ("Spaß", "Spass"),
+        ("bad\udcff.jpg", "bad?.jpg"),
+        ("…", "…"),
+        ("犬", "犬"),
+    ],
+)
+def test_what_the_face_lacks_is_written_with_what_it_has(raw, shown):
+    assert text.clean(raw) == shown
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        (0.0, "0"),
+        (245.136, "245"),
+        (57.44, "57.4"),
+        (-160.2, "-160"),
+        (12345.6, "12346"),
+        (3.2e7, "3.2e+07"),
+        (0.000123456, "0.000123"),
+    ],
+)
+def test_numbers(value, written):
+    assert text.number(value) == written
+
+
+@pytest.mark.parametrize(
+    ("probability", "written"),
+    [
+        (0.0, "0.0 %"),
+        (1e-9, "< 0.1 %"),
+        (0.0005, "0.1 %"),
+        (0.8312, "83.1 %"),
+        (0.99949, "99.9 %"),
+        (0.9999, "> 99.9 %"),
+        (1.0, "100.0 %"),
+    ],
+)
+def test_probabilities(probability, written):
+    assert text.percent(probability) == written
