@@ -213,11 +213,9 @@ class Models:
 def mean_map(model: CamModel, prepared: Sequence[Prepared]) -> torch.Tensor:
     """Mean [N, h, w] of the maps of all classes."""
     with torch.inference_mode():
-        features = model.features(model.inputs(prepared))
-    weight, _ = model.head.parameters_of(model.network.module)
-    if weight is None:
-        return features.mean(1)
-    return class_activation_map(features, weight.mean(0, keepdim=True))[:, 0]
+        forward = model.forward(model.inputs(prepared))
+        weight, _ = forward.linear(torch.arange(model.head.classes).expand(len(prepared), -1))
+        return class_activation_map(forward.features, weight.mean(-2, keepdim=True))[:, 0]
 
 
 def average(maps: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -290,7 +288,7 @@ def costs(models: Models, records: Sequence[Record], rounds: int) -> dict[str, f
     for turn in range(rounds + 1):
         for view in VIEWS:
             start = time.perf_counter()
-            models.of(view).features(inputs[view])
+            models.of(view).forward(inputs[view])
             if turn:
                 times[view].append(time.perf_counter() - start)
     medians = {view: float(np.median(taken)) for view, taken in times.items()}

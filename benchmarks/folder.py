@@ -129,15 +129,12 @@ def camtool_run(dtype: str, folder: Path, output: Path) -> Callable[[], None]:
 def classifying(dtype: str, folder: Path, _output: Path) -> Callable[[], None]:
     """The same readers, lanes and batches; the lanes stop at the probabilities."""
     from camtool.engines.threads import Job, Pipeline, Workers
-    from camtool.methods.cam import pooled_logits
 
     model = loaded(dtype)
-    weight, bias = model.head.parameters_of(model._module)
 
     def classify_batch(batch: Any, _indices: object, topk: int) -> list[Any]:
         with torch.inference_mode():
-            logits = pooled_logits(model.features(model.inputs(batch)), weight, bias)
-            best = logits.softmax(1).topk(topk)
+            best = model.forward(model.inputs(batch)).logits.softmax(1).topk(topk)
         return [Classified(item.image, *found) for item, *found in zip(batch, *best, strict=True)]
 
     model.explain_indices = classify_batch

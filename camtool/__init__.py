@@ -11,21 +11,30 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from camtool.engines import Failed
     from camtool.errors import HeadError, ModelError, TargetError
     from camtool.explanation import Explanation
-    from camtool.images import ImageError
+    from camtool.images import Geometry, ImageError
     from camtool.loading import load
     from camtool.methods import class_activation_map
     from camtool.model import CamModel
+    from camtool.networks import Preprocessing
+    from camtool.regions import Component
+    from camtool.views.overlay import Look
 
 __version__ = "0.1.0"
 
 __all__ = [
     "CamModel",
+    "Component",
     "Explanation",
+    "Failed",
+    "Geometry",
     "HeadError",
     "ImageError",
+    "Look",
     "ModelError",
+    "Preprocessing",
     "TargetError",
     "__version__",
     "class_activation_map",
@@ -34,13 +43,18 @@ __all__ = [
 
 _HOMES = {
     "CamModel": "camtool.model",
+    "Component": "camtool.regions",
     "Explanation": "camtool.explanation",
-    "load": "camtool.loading",
-    "ImageError": "camtool.images",
-    "class_activation_map": "camtool.methods",
+    "Failed": "camtool.engines",
+    "Geometry": "camtool.images",
     "HeadError": "camtool.errors",
+    "ImageError": "camtool.images",
+    "Look": "camtool.views.overlay",
     "ModelError": "camtool.errors",
+    "Preprocessing": "camtool.networks",
     "TargetError": "camtool.errors",
+    "class_activation_map": "camtool.methods",
+    "load": "camtool.loading",
 }
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -47,23 +48,40 @@ def pick_dtype(name: str) -> torch.dtype:
     return DTYPES[name]
 
 
-@contextmanager
-def true_float32(device: torch.device) -> Iterator[None]:
-    """float32 products in full precision on CUDA, whatever the process allows outside.
+class Held:
+    """A context that the first of several holders enters and the last one leaves.
 
-    torch lets cuDNN's convolutions run in TF32 (10 bits of mantissa) unless told otherwise.
+    What it sets holds for a whole process or network. Threads that set and restored it each for
+    themselves would take it from one another in the middle of their work.
     """
-    holders: list[Any] = [
-        getattr(backend, operation)
-        for backend, operation in (
-            (torch.backends.cudnn, "conv"),
-            (torch.backends.cuda, "matmul"),
-        )
-    ]
+
+    def __init__(self, context: Callable[[], AbstractContextManager[None]]) -> None:
+        self._context = context
+        self._lock = threading.Lock()
+        self._holders = 0
+        self._entered = ExitStack()
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        """Hold it inside."""
+        with self._lock:
+            if self._holders == 0:
+                self._entered.enter_context(self._context())
+            self._holders += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._holders -= 1
+                if self._holders == 0:
+                    self._entered.close()
+
+
+@contextmanager
+def _true_float32() -> Iterator[None]:
+    backends: Any = torch.backends
+    holders = [backends.cudnn.conv, backends.cuda.matmul]
     before = [holder.fp32_precision for holder in holders]
-    if device.type != "cuda" or set(before) == {"ieee"}:
-        yield
-        return
     try:
         for holder in holders:
             holder.fp32_precision = "ieee"
@@ -71,3 +89,10 @@ def true_float32(device: torch.device) -> Iterator[None]:
     finally:
         for holder, precision in zip(holders, before, strict=True):
             holder.fp32_precision = precision
+
+
+true_float32 = Held(_true_float32)
+"""float32 products in full precision on CUDA, whatever the process allows outside.
+
+torch lets cuDNN's convolutions run in TF32 (10 bits of mantissa) unless told otherwise.
+"""

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from camtool.images import Fit
-from camtool.model import CamModel
-from camtool.networks import load_network
+from camtool.model import CamModel, Exactness
+from camtool.networks import Preprocessing, load_network
 
 if TYPE_CHECKING:
     from camtool.networks.load import Labels
@@ -23,6 +23,10 @@ def load(
     dtype: str = "float32",
     fit: Fit = "whole",
     size: int | None = None,
+    *,
+    preprocessing: Preprocessing | None = None,
+    method: str = "auto",
+    exact: Exactness = "measure",
 ) -> CamModel:
     """Load a network and find the head that its class activation maps come from.
 
@@ -38,9 +42,23 @@ def load(
         fit: "whole": the whole picture, aspect kept; "crop": as the weights were evaluated;
             "squash": square, aspect lost.
         size: Side of the input in pixels; None for that of the weights.
+        preprocessing: What the network expects of its input; None for what is known of it.
+        method: What makes the maps; "auto" takes the class activation map.
+        exact: "measure": every explanation says how far its maps are from adding up; "require":
+            refuse a network whose maps do not.
 
     Raises:
         ModelError: The network can't be had, or is not what was asked.
-        HeadError: Its head gives no exact class maps; says what was found.
+        HeadError: Its head gives no class maps; says what was found.
     """
-    return CamModel(load_network(model, weights), labels, device, dtype, fit, size)
+    return CamModel(
+        load_network(model, weights),
+        labels,
+        device,
+        dtype,
+        fit,
+        size,
+        preprocessing=preprocessing,
+        method=method,
+        exact=exact,
+    )

@@ -1,36 +1,37 @@
-"""A network ready to explain pictures: body, head and preparation on one device."""
+"""A network ready to explain pictures: body, head, method and preparation on one device."""
 
 from __future__ import annotations
 
 import copy
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from camtool.accelerate.batch_size import measure_batch_size
-from camtool.device import pick_device, pick_dtype, true_float32
+from camtool.device import Held, pick_device, pick_dtype, true_float32
 from camtool.errors import HeadError, ModelError
-from camtool.explanation import Explanation, split_batch
-from camtool.heads import Head, evaluating, features_of, find_head, probe_input
+from camtool.explanation import Explanation
+from camtool.heads import TOLERANCE, Forward, Head, evaluating, find_head, probe_input, run
 from camtool.images import FITS, MAX_PIXELS, Fit, display_name, prepare, read_image
-from camtool.methods.cam import maps_of, pooled_logits
-from camtool.networks import Network, labels_for, resolve_target
-from camtool.prepared import Prepared, same_shape
+from camtool.methods import find_method
+from camtool.networks import Network, Preprocessing, labels_for
+from camtool.prepared import Prepared, from_tensor, same_shape
+from camtool.targets import Choice, Target, Targets, choices_of, for_each, pairs_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from camtool.engines.threads import Failed
+    from camtool.engines import Failed
     from camtool.images.read import ImageSource
     from camtool.networks.load import Labels
 
-Targets: TypeAlias = "int | str | Sequence[int | str] | None"
+Exactness: TypeAlias = Literal["measure", "require"]
 
 BATCH_SIZE = 8
 """Pictures to a forward pass; on a CPU larger batches were seen to be slower for each picture."""
@@ -45,7 +46,8 @@ class CamModel:
 
     Attributes:
         network: The network and what is known of it.
-        head: How its logits come from its feature maps, proved.
+        head: How its logits come from its feature maps, with its measured error.
+        method: Name of the method that makes the maps.
         labels: One for each class.
         device: Where it runs.
         dtype: Number format of the body; the maps are float32 always.
@@ -61,6 +63,10 @@ class CamModel:
         dtype: str = "float32",
         fit: Fit = "whole",
         size: int | None = None,
+        *,
+        preprocessing: Preprocessing | None = None,
+        method: str = "auto",
+        exact: Exactness = "measure",
     ) -> None:
         if fit not in FITS:
             raise ValueError(f"fit must be one of {', '.join(FITS)}, not {fit!r}")
@@ -69,14 +75,17 @@ class CamModel:
         self.network = network
         self.fit = fit
         self.dtype = pick_dtype(dtype)
-        spec = network.preprocessing
+        spec = preprocessing or network.preprocessing
         self.preprocessing = spec if size is None else spec.at(size)
         self._given = network.weights == "as given"
         self.device, self._module = self._place(device)
+        self.method, self._method = find_method(method)
         self.head: Head = find_head(self._module, self.preprocessing.size)
+        _check_exactness(self.head, exact)
         self.labels = labels_for(network, labels, self.head.classes)
         self._body = self._cast()
         self._fused = False
+        self._evaluating = Held(lambda: evaluating(self._body))
 
     def _place(self, device: str) -> tuple[torch.device, nn.Module]:
         """The module on the device asked for; a user's own is copied rather than moved."""
@@ -131,7 +140,17 @@ class CamModel:
         """
         if self.device.type == "cpu":
             return BATCH_SIZE
-        return measure_batch_size(self)
+        from camtool.accelerate.batch_size import measure_batch_size
+
+        side = self.preprocessing.size
+        channels = len(self.preprocessing.mean)
+
+        def run_once(batch: int) -> None:
+            inputs = torch.zeros(batch, channels, side, side, device=self.device)
+            # Reading a value back waits for the device.
+            self.forward(inputs).logits.sum().item()
+
+        return measure_batch_size(run_once)
 
     def __repr__(self) -> str:
         return f"<CamModel {self.network.name}: {len(self.labels)} classes on {self.device}>"
@@ -149,24 +168,46 @@ class CamModel:
     def inputs(self, batch: Sequence[Prepared]) -> Tensor:
         """The normalised input [N,3,h,w] of pictures of one shape, float32, on the device."""
         stacked = torch.from_numpy(np.stack([item.pixels for item in batch]))
-        spec = self.preprocessing
-        mean, std = (
-            torch.tensor(values, device=self.device).view(3, 1, 1)
-            for values in (spec.mean, spec.std)
-        )
+        mean, std = self._statistics()
         pixels = stacked.to(self.device).permute(0, 3, 1, 2)
         inputs = pixels.float().div(255).sub(mean).div(std)
         return inputs.contiguous() if self._given else inputs
 
-    def features(self, inputs: Tensor) -> Tensor:
-        """The pooled feature maps [N,C,h,w] of normalised inputs, in the body's number format.
+    def _statistics(self) -> tuple[Tensor, Tensor]:
+        spec = self.preprocessing
+        mean, std = (
+            torch.tensor(values, device=self.device).view(-1, 1, 1)
+            for values in (spec.mean, spec.std)
+        )
+        return mean, std
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Everything set that a forward pass needs, for one or for many, in any number of threads.
+
+        Evaluation mode of the network and full float32 precision on CUDA: set by the first who
+        enters, restored by the last who leaves.
+        """
+        if self.device.type != "cuda":
+            with self._evaluating():
+                yield
+            return
+        with self._evaluating(), true_float32():
+            yield
+
+    def forward(self, inputs: Tensor) -> Forward:
+        """One forward pass: the pooled feature maps, the logits, and what the head gives.
+
+        Args:
+            inputs: [N,C,h,w], normalised, on the device.
 
         Raises:
             ModelError: The network can't run on inputs of this size.
         """
         try:
-            with evaluating(self._body), true_float32(self.device):
-                return features_of(self._body, inputs.to(self.dtype))
+            with self.running():
+                features, own = run(self._body, inputs.to(self.dtype))
+                return self.head.read(self._module, features, own.float())
         except torch.OutOfMemoryError:
             raise
         except (RuntimeError, HeadError) as error:
@@ -177,74 +218,68 @@ class CamModel:
                 "--fit squash, or the --size it was made for"
             ) from None
 
-    @torch.no_grad()
-    def explain_prepared(
-        self, batch: Sequence[Prepared], targets: Targets = None, topk: int = 1
+    def explain_indices(
+        self, batch: Sequence[Prepared], choices: Sequence[Sequence[Choice]] | None, topk: int = 1
     ) -> list[Explanation]:
         """Explain pictures of one input shape in one forward pass.
 
         Args:
-            batch: Pictures from `prepare`, all of one input shape.
-            targets: Classes by index or label; None for the `topk` best of each picture.
-            topk: How many, where `targets` is None.
-
-        Raises:
-            TargetError: A target matches no class, or several.
-            ModelError: The network can't run on this shape.
+            batch: N pictures from `prepare`, all of one input shape.
+            choices: For each of them the same number of classes, as from `resolve`; None for its
+                `topk` best.
+            topk: How many, where `choices` is None; at most the number of classes.
         """
-        chosen = self.resolve(targets)
-        return self.explain_indices(batch, [chosen] * len(batch) if chosen else None, topk)
+        return self._explain(self.inputs(batch), batch, choices, topk)
 
     @torch.no_grad()
-    def explain_indices(
-        self, batch: Sequence[Prepared], indices: Sequence[Sequence[int]] | None, topk: int = 1
-    ) -> list[Explanation]:
-        """As `explain_prepared`, for classes that may differ from picture to picture.
-
-        Args:
-            batch: N pictures from `prepare`, all of one input shape.
-            indices: For each of them K class indices; None for its `topk` best.
-            topk: K where `indices` is None; at most the number of classes.
-        """
-        with true_float32(self.device):
-            return self._explain(batch, indices, topk)
-
     def _explain(
-        self, batch: Sequence[Prepared], indices: Sequence[Sequence[int]] | None, topk: int
+        self,
+        inputs: Tensor,
+        batch: Sequence[Prepared],
+        choices: Sequence[Sequence[Choice]] | None,
+        topk: int,
     ) -> list[Explanation]:
-        features = self.features(self.inputs(batch))
-        weight, bias = self.head.parameters_of(self._module)
-        if weight is None:
-            logits = features.float().mean((2, 3))
-        else:
-            logits = pooled_logits(features, weight, bias)
-        if indices is None:
-            chosen = logits.topk(min(topk, logits.shape[1]), dim=1).indices
-        else:
-            chosen = torch.tensor(indices, device=logits.device)
-        maps = maps_of(features, weight, chosen)
-        biases = torch.zeros_like(logits) if bias is None else bias.float().expand_as(logits)
-        return self._results(batch, maps, logits, chosen, biases.gather(1, chosen))
+        with self.running():
+            forward = self.forward(inputs)
+            logits = forward.logits
+            if choices is None:
+                chosen = logits.topk(min(topk, logits.shape[1]), dim=1).indices
+                versus = torch.full_like(chosen, -1)
+            else:
+                chosen, versus = torch.tensor(pairs_of(choices), device=logits.device).unbind(-1)
+            found = self._evidence(forward, chosen)
+            if choices is not None and bool((versus >= 0).any()):
+                there = (versus >= 0).float()
+                against = self._evidence(forward, versus.clamp(min=0))
+                found = [
+                    one - other * there.reshape(*there.shape, *[1] * (one.ndim - 2))
+                    for one, other in zip(found, against, strict=True)
+                ]
+        return self._results(batch, forward.logits, chosen, versus, found)
+
+    def _evidence(self, forward: Forward, classes: Tensor) -> list[Tensor]:
+        """Maps, biases and logits of some classes."""
+        maps, bias = self._method(forward, classes)
+        return [maps, bias, forward.logits.gather(1, classes)]
 
     def _results(
         self,
         batch: Sequence[Prepared],
-        maps: Tensor,
         logits: Tensor,
         chosen: Tensor,
-        biases: Tensor,
+        versus: Tensor,
+        found: Sequence[Tensor],
     ) -> list[Explanation]:
         probabilities = logits.softmax(1).gather(1, chosen)
         # One copy to the host for the whole batch; class indices fit float32 exactly below 2^24.
-        parts = [maps, logits, probabilities, biases, chosen.float()]
+        parts = [*found, probabilities, logits, chosen.float(), versus.float()]
         packed = torch.cat([part.flatten(1) for part in parts], 1).cpu().numpy()
         if not np.isfinite(packed).all():
             raise ModelError(
                 f"{self.network.name} gives numbers that are not finite in {self.dtype}; float32 "
                 "and bfloat16 hold larger ones than float16"
             )
-        shapes = [tuple(part.shape[1:]) for part in parts]
-        columns = split_batch(packed, shapes)
+        columns = split_batch(packed, [tuple(part.shape[1:]) for part in parts])
         return [
             self._result(item, *(column[n] for column in columns)) for n, item in enumerate(batch)
         ]
@@ -253,56 +288,64 @@ class CamModel:
         self,
         item: Prepared,
         maps: NDArray[np.float32],
+        bias: NDArray[np.float32],
         logits: NDArray[np.float32],
         probabilities: NDArray[np.float32],
-        bias: NDArray[np.float32],
+        all_logits: NDArray[np.float32],
         chosen: NDArray[np.float32],
+        versus: NDArray[np.float32],
     ) -> Explanation:
-        indices = chosen.astype(np.int64)
+        residual = (logits - maps.mean((1, 2), dtype=np.float64) - bias).astype(np.float32)
+        spread = np.ptp(all_logits) if len(all_logits) > 1 else np.ptp([*maps.flat, 0.0])
         return Explanation(
             name=item.name,
             image=item.image,
             geometry=item.geometry,
             # Copies, so that one result kept does not keep the whole batch.
             maps=maps.copy(),
-            indices=indices,
-            labels=tuple(self.labels[index] for index in indices),
-            logits=logits[indices],
+            indices=chosen.astype(np.int64),
+            labels=tuple(self.labels[int(index)] for index in chosen),
+            versus=tuple(self.labels[int(index)] if index >= 0 else "" for index in versus),
+            logits=logits.copy(),
             bias=bias.copy(),
+            residual=residual,
+            exact=bool(np.abs(residual).max() <= TOLERANCE * spread),
             probabilities=probabilities.copy(),
-            all_logits=logits.copy(),
+            all_logits=all_logits.copy(),
             model=self.network.name,
-            device=self.device,
+            method=self.method,
+            layer=self.head.features,
         )
 
-    def resolve(self, targets: Targets) -> list[int]:
-        """Class indices of targets given by index or label; empty for None.
+    def resolve(self, targets: Target | Sequence[Target] | None) -> list[Choice]:
+        """Class indices of one picture's targets; empty for None.
+
+        Args:
+            targets: By index or label; a pair (a, b) is the contrast *a rather than b*.
+
+        Returns:
+            An index for each, or a pair of them.
 
         Raises:
             TargetError: One matches no class, or several.
         """
-        if targets is None:
-            return []
-        if isinstance(targets, (int, str, np.integer)):
-            targets = [targets]
-        return [
-            resolve_target(target if isinstance(target, str) else int(target), self.labels)
-            for target in targets
-        ]
+        return choices_of(targets, self.labels)
 
-    def explain(self, source: ImageSource, targets: Targets = None, topk: int = 1) -> Explanation:
+    def explain(
+        self, source: ImageSource, targets: Target | Sequence[Target] | None = None, topk: int = 1
+    ) -> Explanation:
         """Explain one picture.
 
         Args:
             source: A path, bytes, file object, PIL image, array or tensor; see `read_image`.
-            targets: Classes by index or label; None for the `topk` best.
+            targets: Classes by index or label, or pairs of them; None for the `topk` best.
             topk: How many, where `targets` is None.
 
         Raises:
             ImageError: The picture can't be read.
             TargetError: A target matches no class, or several.
         """
-        return self.explain_batch([source], targets, topk)[0]
+        return self.explain_batch([source], None if targets is None else [targets], topk)[0]
 
     def explain_batch(
         self,
@@ -315,8 +358,10 @@ class CamModel:
 
         Args:
             sources: Pictures, each as for `explain`.
-            targets: Classes by index or label, the same for every picture; None for the best.
-            topk: How many, where `targets` is None.
+            targets: One target for every picture; or a list as long as the pictures, with a
+                target, a list of targets or None for each; or None for the `topk` best. A target
+                is an index, a label, or a pair (a, b) for the contrast *a rather than b*.
+            topk: How many, where there is no target.
             batch_size: Most pictures to a forward pass.
 
         Returns:
@@ -325,22 +370,68 @@ class CamModel:
         Raises:
             ImageError: A picture can't be read.
             TargetError: A target matches no class, or several.
+            ValueError: The list of targets is not as long as that of the pictures.
         """
-        if topk < 1 or batch_size < 1:
-            raise ValueError("topk and batch_size must be 1 or more")
-        chosen = self.resolve(targets)
+        _at_least_one(topk, batch_size)
+        sources = list(sources)
+        choices = [self.resolve(each) for each in for_each(targets, len(sources))]
         prepared = [self.prepare(source) for source in sources]
+        return self._in_batches(prepared, choices, topk, batch_size)
+
+    def explain_tensor(
+        self, inputs: Tensor, targets: Targets = None, topk: int = 1, batch_size: int = BATCH_SIZE
+    ) -> list[Explanation]:
+        """Explain inputs that are normalised already, as a DataLoader gives them.
+
+        Args:
+            inputs: float [N,C,H,W] or [C,H,W], normalised as the network expects, on any device.
+            targets: As for `explain_batch`.
+            topk: How many, where there is no target.
+            batch_size: Most inputs to a forward pass.
+
+        Returns:
+            One result for each input; its coordinates are the input's own pixels, and its picture
+            is the input with the model's normalisation undone.
+
+        Raises:
+            TargetError: A target matches no class, or several.
+            ValueError: The tensor is of another shape, or the list of targets of another length.
+        """
+        _at_least_one(topk, batch_size)
+        if inputs.ndim == 3:
+            inputs = inputs[None]
+        if inputs.ndim != 4 or not inputs.is_floating_point():
+            raise ValueError(f"normalised float [N,C,H,W] is needed, not {_shape_of(inputs)}")
+        choices = [self.resolve(each) for each in for_each(targets, len(inputs))]
+        inputs = inputs.detach().to(self.device)
+        mean, std = self._statistics()
+        items = [
+            from_tensor(f"tensor {number}", values)
+            for number, values in enumerate((inputs.float() * std + mean).cpu())
+        ]
+        return self._in_batches(items, choices, topk, batch_size, inputs)
+
+    def _in_batches(
+        self,
+        items: Sequence[Prepared],
+        choices: Sequence[Sequence[Choice]],
+        topk: int,
+        batch_size: int,
+        inputs: Tensor | None = None,
+    ) -> list[Explanation]:
         results: dict[int, Explanation] = {}
-        for numbers in same_shape(prepared, batch_size):
-            batch = [prepared[number] for number in numbers]
-            indices = [chosen] * len(batch) if chosen else None
-            results |= zip(numbers, self.explain_indices(batch, indices, topk), strict=True)
-        return [results[number] for number in range(len(prepared))]
+        for numbers in same_shape(items, choices, batch_size):
+            batch = [items[number] for number in numbers]
+            some = [choices[number] for number in numbers]
+            given = self.inputs(batch) if inputs is None else inputs[numbers]
+            found = self._explain(given, batch, some if some[0] else None, topk)
+            results |= zip(numbers, found, strict=True)
+        return [results[number] for number in range(len(items))]
 
     def explain_folder(
         self,
         source: str | os.PathLike[str],
-        targets: Targets = None,
+        targets: Target | Sequence[Target] | None = None,
         topk: int = 1,
         *,
         batch_size: int | None = None,
@@ -359,7 +450,7 @@ class CamModel:
             recursive: Go into sub-folders.
             workers: Threads; None for one a core.
 
-        Yields:
+        Returns:
             Each path with its explanation, or with why there is none; in order.
 
         Raises:
@@ -370,10 +461,9 @@ class CamModel:
             >>> for path, result in model.explain_folder("photos", topk=3):
             ...     print(path, result)
         """
-        # Runs use models; imported where it is used, the arrow between the rooms stays one-way.
         from camtool.folder.stream import explain_folder
 
-        yield from explain_folder(
+        return explain_folder(
             self, os.fspath(source), targets, topk, batch_size, max_pixels, recursive, workers
         )
 
@@ -384,5 +474,42 @@ class CamModel:
             "weights": self.network.weights,
             "sha256": self.network.sha256,
             "classes": self.head.classes,
+            "method": self.method,
             "head": self.head.describe(),
         }
+
+
+def _check_exactness(head: Head, exact: Exactness) -> None:
+    if exact not in ("measure", "require"):
+        raise ValueError(f"exact must be 'measure' or 'require', not {exact!r}")
+    if exact == "require" and not head.exact:
+        raise HeadError(
+            f"the class maps of {head.features} do not add up to the logits: the error is "
+            f"{head.max_error:.1e} of their spread, the tolerance {TOLERANCE:.0e}"
+        )
+
+
+def _at_least_one(topk: int, batch_size: int) -> None:
+    if topk < 1 or batch_size < 1:
+        raise ValueError("topk and batch_size must be 1 or more")
+
+
+def _shape_of(inputs: Tensor) -> str:
+    return f"{str(inputs.dtype).removeprefix('torch.')} {list(inputs.shape)}"
+
+
+def split_batch(
+    packed: NDArray[np.float32], shapes: Sequence[tuple[int, ...]]
+) -> list[NDArray[np.float32]]:
+    """Undo the packing of a batch's results into one array for one copy to the host.
+
+    Args:
+        packed: float32 [N, total].
+        shapes: Shape of each part for one picture.
+
+    Returns:
+        One array [N, *shape] for each part.
+    """
+    ends = np.cumsum([int(np.prod(shape)) for shape in shapes])
+    parts = np.split(packed, ends[:-1], axis=1)
+    return [part.reshape(len(packed), *shape) for part, shape in zip(parts, shapes, strict=True)]

@@ -13,6 +13,9 @@ from camtool.images import Geometry
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from torch import Tensor
+
+    from camtool.targets import Choice
 
 
 @dataclass(frozen=True)
@@ -32,11 +35,33 @@ class Prepared:
     geometry: Geometry
 
 
-def same_shape(prepared: Sequence[Prepared], batch_size: int) -> Iterator[list[int]]:
-    """Numbers of pictures whose inputs have one shape, at most `batch_size` at a time."""
-    shapes: dict[tuple[int, int], list[int]] = defaultdict(list)
-    for number, item in enumerate(prepared):
-        shapes[item.geometry.input].append(number)
-    for numbers in shapes.values():
+def from_tensor(name: str, values: Tensor) -> Prepared:
+    """An input as a picture of its own, for what is shown with its map.
+
+    Args:
+        name: What it is called.
+        values: float [C,H,W], the input with its normalisation undone, 0..1 where it was a
+            picture. Of other than three channels the first is shown, in grey.
+    """
+    shown = values if len(values) == 3 else values[:1].expand(3, -1, -1)
+    pixels = shown.clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).contiguous().numpy()
+    height, width = pixels.shape[:2]
+    extent = (0.0, 0.0, float(width), float(height))
+    return Prepared(
+        name, pixels, pixels, Geometry("whole", (width, height), extent, pixels.shape[:2])
+    )
+
+
+def same_shape(
+    prepared: Sequence[Prepared], choices: Sequence[Sequence[Choice]], batch_size: int
+) -> Iterator[list[int]]:
+    """Numbers of pictures whose inputs have one shape, at most `batch_size` at a time.
+
+    Those that share a batch are asked for equally many classes.
+    """
+    groups: dict[tuple[tuple[int, int], int], list[int]] = defaultdict(list)
+    for number, (item, wanted) in enumerate(zip(prepared, choices, strict=True)):
+        groups[item.geometry.input, len(wanted)].append(number)
+    for numbers in groups.values():
         for start in range(0, len(numbers), batch_size):
             yield numbers[start : start + batch_size]

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import nn
 
 import camtool
-from camtool.explanation import encode
+from camtool.images import encode
 
 
 def _model(fit: str = "whole"):
@@ -106,14 +106,15 @@ def test_npz(whole, tmp_path: Path) -> None:
     path = whole.save(tmp_path / "deep" / "out.npz")
     with np.load(path) as data:
         assert set(data.files) == {
-            "maps", "indices", "labels", "logits", "bias", "probabilities", "region", "size",
+            "maps", "indices", "labels", "logits", "bias", "residual", "probabilities",
+            "region", "size",
         }  # fmt: skip
         np.testing.assert_array_equal(data["maps"], whole.maps)
         assert data["maps"].dtype == np.float32
         assert data["indices"].dtype == np.int64
         assert data["labels"].dtype.kind == "U"
         assert tuple(data["labels"]) == whole.labels
-        for name in ("logits", "bias", "probabilities"):
+        for name in ("logits", "bias", "residual", "probabilities"):
             assert data[name].dtype == np.float32
             np.testing.assert_array_equal(data[name], getattr(whole, name))
         assert data["region"].tolist() == [0, 0, 150, 90]

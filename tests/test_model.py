@@ -228,7 +228,7 @@ def test_a_module_is_left_as_it_was() -> None:
     first, second = (model.explain(_picture(64, 64)) for _ in range(2))
     np.testing.assert_array_equal(first.maps, second.maps)
     with pytest.raises(ModelError, match="can't run on an input"):
-        model.features(torch.zeros(1, 5, 64, 64))
+        model.forward(torch.zeros(1, 5, 64, 64))
     assert [part.training for part in module] == [True, False, True, True, True, True, True]
     assert not module[0].weight.requires_grad
     assert module[6].weight.requires_grad
@@ -240,7 +240,7 @@ def test_a_module_is_left_as_it_was() -> None:
 def test_half_precision_is_the_body_alone(dtype: str, resnet) -> None:
     model = camtool.load("resnet18", weights="random", device="cpu", dtype=dtype, size=SIZE)
     prepared = model.prepare(_picture(120, 90))
-    assert model.features(model.inputs([prepared])).dtype == getattr(torch, dtype)
+    assert model.forward(model.inputs([prepared])).features.dtype == getattr(torch, dtype)
     explanation = model.explain(_picture(120, 90), targets=[3, 5])
     assert explanation.maps.dtype == np.float32
     _adds_up(explanation)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from camtool.images.read import ImageSource
     from camtool.model import CamModel
     from camtool.prepared import Prepared
+    from camtool.targets import Choice
 
 BATCHES_IN_CHUNK = 4
 ORIGINALS = 1 << 30
@@ -132,7 +133,7 @@ class Pipeline(Generic[R]):
     model: CamModel
     finish: Callable[[Job, Explanation, float], R]
     fail: Callable[[Job, Failed], R]
-    indices: Sequence[int] = ()
+    indices: Sequence[Choice] = ()
     topk: int = 1
     batch_size: int = 8
     max_pixels: int = MAX_PIXELS
@@ -154,7 +155,7 @@ class Pipeline(Generic[R]):
             Results of one chunk at a time, in the order of the jobs.
         """
         remaining = iter(jobs)
-        with ExitStack() as stack:
+        with self.model.running(), ExitStack() as stack:
             self._readers = stack.enter_context(self._pool("read", self.workers.readers))
             self._lanes = stack.enter_context(self._pool("forward", self.workers.lanes))
             self._writers = stack.enter_context(self._pool("write", self.workers.writers))
@@ -309,7 +310,7 @@ class _Ready:
 
     job: Job
     prepared: Prepared
-    indices: list[int]
+    indices: list[Choice]
     milliseconds: float
 
 

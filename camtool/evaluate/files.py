@@ -15,9 +15,8 @@ from PIL import Image
 from camtool.evaluate import cases, curves
 from camtool.evaluate.evaluation import CONTESTANTS, TITLES, report_rows
 from camtool.evaluate.run import Case, Extremes, Outcome
-from camtool.explanation import encode
 from camtool.files import write_atomically
-from camtool.images import ImageError, read_image
+from camtool.images import ImageError, encode, read_image
 from camtool.regions.boxes import components_from_map
 from camtool.views.overlay import Look, paint, scale_of
 

@@ -19,7 +19,6 @@ import torch
 
 from camtool import __version__
 from camtool.engines.threads import Failed, Job, Pipeline, Workers, one_line
-from camtool.explanation import encode
 from camtool.files import write_atomically
 from camtool.folder import results
 from camtool.folder.discovery import Found, Item, discover, identity
@@ -33,7 +32,7 @@ from camtool.folder.record import (
     rows_of,
 )
 from camtool.folder.workspace import JOURNAL, RunError, claimed
-from camtool.images import MAX_PIXELS
+from camtool.images import MAX_PIXELS, encode
 from camtool.opencv import cv2
 from camtool.views.save import Views, fitting, save_views
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -13,7 +13,8 @@ from camtool.images import MAX_PIXELS
 if TYPE_CHECKING:
     from camtool.explanation import Explanation
     from camtool.images.read import ImageSource
-    from camtool.model import CamModel, Targets
+    from camtool.model import CamModel
+    from camtool.targets import Target
 
 Result: TypeAlias = "tuple[ImageSource, Explanation | Failed]"
 
@@ -23,7 +24,7 @@ __all__ = ["Failed", "Result", "explain_folder", "explain_stream"]
 def explain_stream(
     model: CamModel,
     sources: Iterable[ImageSource],
-    targets: Targets = None,
+    targets: Target | Sequence[Target] | None = None,
     topk: int = 1,
     batch_size: int = 8,
     max_pixels: int = MAX_PIXELS,
@@ -54,7 +55,7 @@ def explain_stream(
 def explain_folder(
     model: CamModel,
     source: str,
-    targets: Targets = None,
+    targets: Target | Sequence[Target] | None = None,
     topk: int = 1,
     batch_size: int | None = None,
     max_pixels: int = MAX_PIXELS,
@@ -75,7 +76,7 @@ def explain_folder(
 def _stream(
     model: CamModel,
     jobs: Iterable[Job],
-    targets: Targets,
+    targets: Target | Sequence[Target] | None,
     topk: int,
     batch_size: int,
     max_pixels: int,

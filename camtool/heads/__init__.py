@@ -2,6 +2,19 @@
 
 from __future__ import annotations
 
-from camtool.heads.head import TOLERANCE, Head, evaluating, features_of, find_head, probe_input
+from camtool.heads.find import KINDS, evaluating, features_of, find_head, probe_input, run
+from camtool.heads.head import TOLERANCE, Forward, Head, Seen, facts_of
 
-__all__ = ["TOLERANCE", "Head", "evaluating", "features_of", "find_head", "probe_input"]
+__all__ = [
+    "KINDS",
+    "TOLERANCE",
+    "Forward",
+    "Head",
+    "Seen",
+    "evaluating",
+    "facts_of",
+    "features_of",
+    "find_head",
+    "probe_input",
+    "run",
+]

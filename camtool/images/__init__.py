@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from camtool.images.geometry import FITS, Fit, Geometry, geometry_of, prepare
 from camtool.images.read import MAX_PIXELS, ImageError, display_name, read_image
+from camtool.images.write import encode
 
 __all__ = [
     "FITS",
@@ -12,6 +13,7 @@ __all__ = [
     "Geometry",
     "ImageError",
     "display_name",
+    "encode",
     "geometry_of",
     "prepare",
     "read_image",

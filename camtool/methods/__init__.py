@@ -1,7 +1,8 @@
-"""From feature maps to class activation maps: pure functions on tensors."""
+"""From feature maps and head to class activation maps: one file a family, and a registry."""
 
 from __future__ import annotations
 
 from camtool.methods.cam import class_activation_map
+from camtool.methods.method import METHODS, Method, find_method
 
-__all__ = ["class_activation_map"]
+__all__ = ["METHODS", "Method", "class_activation_map", "find_method"]

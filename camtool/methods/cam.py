@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from camtool.heads import Forward
+
 
 def class_activation_map(features: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Class activation maps of a network that ends in global average pooling and a linear layer.
@@ -42,38 +44,15 @@ def class_activation_map(features: Tensor, weight: Tensor, bias: Tensor | None =
         return maps if bias is None else maps + bias.float()[..., None, None]
 
 
-def maps_of(features: Tensor, weight: Tensor | None, classes: Tensor) -> Tensor:
-    """The maps of some classes, which may differ from picture to picture, in one contraction.
+def cam(forward: Forward, classes: Tensor) -> tuple[Tensor, Tensor]:
+    """The class activation maps of some classes, which may differ from picture to picture.
 
     Args:
-        features: [N,C,h,w], any float dtype.
-        weight: [classes,C]; None where the features are one map a class already.
-        classes: Indices, [N,K].
+        forward: Of a head whose logits are linear in the pooled features.
+        classes: int64 [N,K].
 
     Returns:
-        float32 [N,K,h,w].
+        float32 [N,K,h,w] and the biases, float32 [N,K].
     """
-    if weight is None:
-        where = classes[:, :, None, None].expand(-1, -1, *features.shape[2:])
-        return features.float().gather(1, where)
-    if bool((classes == classes[:1]).all()):
-        return class_activation_map(features, weight[classes[0]])
-    return class_activation_map(features, weight[classes])
-
-
-def pooled_logits(features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """The logits of every class: global average pooling, then the linear layer, in float32.
-
-    Args:
-        features: [N,C,h,w], any float dtype.
-        weight: [classes,C].
-        bias: [classes] or None.
-
-    Returns:
-        float32 [N,classes]; equation 1 of Zhou et al. 2016.
-    """
-    with torch.autocast(features.device.type, enabled=False):
-        pooled = features.float().mean((2, 3))
-        return torch.nn.functional.linear(
-            pooled, weight.float(), None if bias is None else bias.float()
-        )
+    weight, bias = forward.linear(classes)
+    return class_activation_map(forward.features, weight), bias

@@ -9,22 +9,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import combinations, starmap
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from camtool.opencv import cv2
 
+if TYPE_CHECKING:
+    from camtool.explanation import Explanation
+
 FloatMap = npt.NDArray[np.float32]
 BoolMap = npt.NDArray[np.bool_]
 Box = tuple[int, int, int, int]
-Method = Literal["max", "percentile", "otsu"]
+Rule = Literal["max", "percentile", "otsu"]
 Choice = Literal["largest", "all"]
 
 ZHOU_THRESHOLD = 0.2
 OTSU_BINS = 256
-_FEW = 16
+_FEW_OUTLINES = 16
 
 
 class Component(NamedTuple):
@@ -41,9 +44,7 @@ class Component(NamedTuple):
     area: int
 
 
-def cut_value(
-    heatmap: FloatMap, threshold: float = ZHOU_THRESHOLD, method: Method = "max"
-) -> float:
+def cut_value(heatmap: FloatMap, threshold: float = ZHOU_THRESHOLD, rule: Rule = "max") -> float:
     """The evidence, in logits, that a pixel has to exceed to be kept; never below zero.
 
     Args:
@@ -51,21 +52,34 @@ def cut_value(
         threshold: For "max" the fraction of the map's maximum (Zhou et al. 2016, section 3.2:
             0.2), for "percentile" the fraction of the seen pixels that are dropped; both in
             [0, 1]. "otsu" does not use it.
-        method: "max", "percentile", or "otsu" (Otsu 1979: the cut that separates the positive
+        rule: "max", "percentile", or "otsu" (Otsu 1979: the cut that separates the positive
             part of the map into two classes of greatest between-class variance).
 
     Raises:
-        ValueError: If the threshold lies outside [0, 1], the method is unknown, or the map is
+        ValueError: If the threshold lies outside [0, 1], the rule is unknown, or the map is
             not two-dimensional or holds an infinity.
     """
-    return _cut(_checked(heatmap), threshold, method)
+    if not 0.0 <= threshold <= 1.0:
+        raise ValueError(f"threshold must lie in [0, 1], got {threshold}")
+    if rule not in ("max", "percentile", "otsu"):
+        raise ValueError(f"unknown rule {rule!r}: use 'max', 'percentile' or 'otsu'")
+    highest = float(np.fmax.reduce(heatmap, axis=None))
+    if not highest > 0:
+        return 0.0
+    if rule == "max":
+        cut = threshold * highest
+    else:
+        seen = heatmap[~np.isnan(heatmap)]
+        cut = float(np.quantile(seen, threshold)) if rule == "percentile" else _otsu(seen)
+    # Rounded to the map's own type, so that every comparison is made in float32.
+    return max(0.0, float(np.float32(cut)))
 
 
 def components_from_map(
     heatmap: FloatMap,
     threshold: float = ZHOU_THRESHOLD,
     *,
-    method: Method = "max",
+    rule: Rule = "max",
     connectivity: Literal[4, 8] = 8,
     components: Choice = "all",
 ) -> list[Component]:
@@ -75,7 +89,7 @@ def components_from_map(
     without positive evidence has none. Arguments and errors as in `mask_from_map`.
     """
     values = _checked(heatmap)
-    stats = _regions(values > _cut(values, threshold, method), connectivity)
+    stats = _regions(values > cut_value(values, threshold, rule), connectivity)
     stats = stats[_order(stats)]
     if components == "largest":
         stats = stats[:1]
@@ -91,26 +105,21 @@ def components_from_map(
     ]
 
 
-def boxes_from_map(
-    heatmap: FloatMap,
+def components_of(
+    explanation: Explanation,
+    k: int = 0,
     threshold: float = ZHOU_THRESHOLD,
-    *,
-    method: Method = "max",
-    connectivity: Literal[4, 8] = 8,
-    components: Choice = "all",
-) -> list[Box]:
-    """The boxes (x0, y0, x1, y1), end-exclusive, of `components_from_map`, largest area first."""
-    found = components_from_map(
-        heatmap, threshold, method=method, connectivity=connectivity, components=components
-    )
-    return [component.box for component in found]
+    rule: Rule = "max",
+) -> list[Component]:
+    """The components of an explained class's map, in pixels of the original picture."""
+    return components_from_map(explanation.heatmap(k), threshold, rule=rule)
 
 
 def mask_from_map(
     heatmap: FloatMap,
     threshold: float = ZHOU_THRESHOLD,
     *,
-    method: Method = "max",
+    rule: Rule = "max",
     connectivity: Literal[4, 8] = 8,
     components: Choice = "all",
 ) -> BoolMap:
@@ -119,7 +128,7 @@ def mask_from_map(
     Args:
         heatmap: [H, W], float32, logits; NaN marks pixels that the network did not see.
         threshold: As in `cut_value`.
-        method: As in `cut_value`.
+        rule: As in `cut_value`.
         connectivity: 8 joins diagonal neighbours, 4 does not.
         components: "all" regions, or only the "largest" one.
 
@@ -130,7 +139,7 @@ def mask_from_map(
         ValueError: As `cut_value`, or if connectivity or components is none of the above.
     """
     values = _checked(heatmap)
-    mask: BoolMap = values > _cut(values, threshold, method)
+    mask: BoolMap = values > cut_value(values, threshold, rule)
     if components == "all":
         return mask
     labels, stats = _label(mask, connectivity)
@@ -155,23 +164,6 @@ def positive_shares(heatmap: FloatMap, boxes: npt.NDArray[Any]) -> npt.NDArray[n
     return np.asarray(inside, dtype=np.float64) / (total or 1.0)
 
 
-def _cut(values: FloatMap, threshold: float, method: Method) -> float:
-    if not 0.0 <= threshold <= 1.0:
-        raise ValueError(f"threshold must lie in [0, 1], got {threshold}")
-    if method not in ("max", "percentile", "otsu"):
-        raise ValueError(f"unknown method {method!r}: use 'max', 'percentile' or 'otsu'")
-    highest = float(np.fmax.reduce(values, axis=None))
-    if not highest > 0:
-        return 0.0
-    if method == "max":
-        cut = threshold * highest
-    else:
-        seen = values[~np.isnan(values)]
-        cut = float(np.quantile(seen, threshold)) if method == "percentile" else _otsu(seen)
-    # Rounded to the map's own type, so that every comparison is made in float32.
-    return max(0.0, float(np.float32(cut)))
-
-
 def _checked(heatmap: FloatMap) -> FloatMap:
     values = np.asarray(heatmap, dtype=np.float32)
     if values.ndim != 2 or values.size == 0:
@@ -188,8 +180,8 @@ def _regions(mask: BoolMap, connectivity: int) -> npt.NDArray[np.int32]:
         levels = mask.view(np.uint8)
         contours, nesting = cv2.findContours(levels, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
         outer = [contours[n] for n in range(len(contours)) if nesting[0, n, 3] < 0]
-        boxes = [cv2.boundingRect(contour) for contour in outer[: _FEW + 1]]
-        if len(boxes) <= _FEW and not any(starmap(_overlap, combinations(boxes, 2))):
+        boxes = [cv2.boundingRect(contour) for contour in outer[: _FEW_OUTLINES + 1]]
+        if len(boxes) <= _FEW_OUTLINES and not any(starmap(_overlap, combinations(boxes, 2))):
             areas = [cv2.countNonZero(levels[y : y + h, x : x + w]) for x, y, w, h in boxes]
             rows = [(*box, area) for box, area in zip(boxes, areas, strict=True)]
             return np.array(rows, dtype=np.int32).reshape(-1, 5)

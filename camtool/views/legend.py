@@ -7,8 +7,8 @@ import math
 import numpy as np
 from PIL import Image, ImageDraw
 
-from . import text
-from .overlay import Look, Scale, ramp
+from camtool.views import text
+from camtool.views.overlay import Look, Scale, ramp
 
 SIZE = 14
 _LONGEST = 480

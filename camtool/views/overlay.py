@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from camtool.opencv import cv2
+from camtool.views.colormaps import DIVERGING, POSITIVE_DEFAULT, SIGNED_DEFAULT, table
 
-from .colormaps import DIVERGING, POSITIVE_DEFAULT, SIGNED_DEFAULT, table
+if TYPE_CHECKING:
+    from camtool.explanation import Explanation
 
 # The end of the scale, in logits, of a map that holds no evidence: rounding noise stays invisible.
 NO_EVIDENCE = 1e-6
@@ -214,3 +216,16 @@ def _strips(height: int, width: int) -> list[slice]:
     """Cut the rows so that the working copies stay small."""
     rows = max(1, _PIXELS_AT_ONCE // max(1, width))
     return [slice(top, top + rows) for top in range(0, height, rows)]
+
+
+def overlays_of(
+    explanation: Explanation, look: Look, classes: slice = slice(None)
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """The picture of an explanation with each map on it.
+
+    Returns:
+        uint8 [K,H,W,3], and float32 [K], the upper end of each colour scale in logits.
+    """
+    heats = explanation.heatmaps(classes)
+    high = scale_of(heats, look)
+    return paint(explanation.image, heats, high, look), high

@@ -5,13 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageOps
 
-from . import legend, text
-from .overlay import NO_EVIDENCE, Look, Scale
+from camtool.views import legend, text
+from camtool.views.overlay import NO_EVIDENCE, Look, Scale, overlays_of
+
+if TYPE_CHECKING:
+    from camtool.explanation import Explanation
+    from camtool.regions.boxes import Rule
 
 _MARGIN = 32
 _GAP = 28
@@ -114,6 +120,72 @@ def panel(
     foot = [text.line([(part, text.GREY)], legend.SIZE, content) for part in small]
     sheet = _stack([head, _space(16), grid, *([_space(20)] if foot else []), *foot])
     return ImageOps.expand(sheet, _MARGIN, text.WHITE)
+
+
+def panel_of(
+    explanation: Explanation,
+    look: Look | None = None,
+    *,
+    boxes: bool = True,
+    threshold: float,
+    rule: Rule = "max",
+) -> Image.Image:
+    """The panel of an explanation: a tile for each class, and what the maps add up to.
+
+    Args:
+        explanation: The result.
+        look: The display; None for the default.
+        boxes: Draw each map's largest box.
+        threshold: Of the boxes.
+        rule: Of the threshold.
+    """
+    look = look or Look()
+    painted, high = overlays_of(explanation, look)
+    tiles = [
+        Tile(
+            image=painted[k],
+            label=title,
+            probability=float(explanation.probabilities[k]),
+            logit=float(explanation.logits[k]),
+            boxes=explanation.boxes(k, threshold, rule)[:1] if boxes else (),
+            scale=Scale(-float(high[k]) if look.signed else 0.0, float(high[k])),
+            rank=explanation.rank(k),
+            peak=float(explanation.maps[k].max()),
+        )
+        for k, title in enumerate(explanation.titles)
+    ]
+    title, footer = Path(explanation.name).name, _footer(explanation)
+    return panel(explanation.image, tiles, look, title=title, footer=footer)
+
+
+def _footer(explanation: Explanation) -> str:
+    rows, columns = explanation.maps.shape[1:]
+    geometry = explanation.geometry
+    adds_up = (
+        "mean of the map + bias = logit"
+        if explanation.exact
+        else "mean of the map + bias misses the logit by up to "
+        + text.number(float(np.abs(explanation.residual).max()))
+    )
+    return (
+        f"{explanation.model} · fit {geometry.fit}, input {geometry.input[1]}×{geometry.input[0]}, "
+        f"map {columns}×{rows} · {adds_up}"
+    )
+
+
+def overlay_of(
+    explanation: Explanation, k: int = 0, boxes: bool = False, **look: Any
+) -> Image.Image:
+    """The picture of an explanation at its original size with the k-th map on it.
+
+    Args:
+        explanation: The result.
+        k: Which of the explained classes.
+        boxes: Draw the largest box.
+        **look: Fields of `Look`.
+    """
+    painted = overlays_of(explanation, Look(**look), slice(k, k + 1 or None))[0][0]
+    return Image.fromarray(draw_boxes(painted, explanation.boxes(k)[:1]) if boxes else painted)
 
 
 def _picture_cell(

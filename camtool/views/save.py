@@ -12,11 +12,17 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 import numpy as np
 
-from camtool.explanation import Explanation, encode
 from camtool.files import write_atomically
+from camtool.images.write import encode
+from camtool.views.overlay import Look, overlays_of
+from camtool.views.panel import draw_boxes, panel_of
+from camtool.views.record import archive_of, record_of
 
 if TYPE_CHECKING:
-    from camtool.views.overlay import Look
+    from numpy.typing import NDArray
+
+    from camtool.explanation import Explanation
+    from camtool.regions.boxes import Rule
 
 Kind: TypeAlias = Literal["panel", "overlay", "heatmap", "boxes", "npz", "json"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -34,6 +40,7 @@ class Views:
         boxes: Draw boxes, and list them in the JSON record.
         threshold: Of the boxes, relative to the map's maximum.
         picture: Ending of overlays and heatmaps.
+        rule: What the threshold is a share of.
     """
 
     kinds: tuple[Kind, ...]
@@ -41,6 +48,7 @@ class Views:
     boxes: bool = True
     threshold: float = 0.2
     picture: str = ".png"
+    rule: Rule = "max"
 
 
 @dataclass
@@ -125,36 +133,56 @@ def save_views(
 
 def _contents(explanation: Explanation, kind: Kind, views: Views, suffix: str) -> Iterator[bytes]:
     if kind == "panel":
-        panel = explanation.panel(views.look, boxes=views.boxes, threshold=views.threshold)
-        yield encode(panel, suffix)
+        yield encode(
+            panel_of(
+                explanation,
+                views.look,
+                boxes=views.boxes,
+                threshold=views.threshold,
+                rule=views.rule,
+            ),
+            suffix,
+        )
     elif kind == "npz":
-        yield explanation.to_npz()
+        yield archive_of(explanation)
     elif kind == "json":
-        record = explanation.to_dict(views.threshold, views.boxes)
+        record = record_of(explanation, views.threshold, views.boxes, views.rule)
         yield json.dumps(record, indent=1).encode()
     elif kind == "boxes":
-        yield from _box_contents(explanation, views, suffix)
+        for k in range(len(explanation.labels)):
+            yield encode(_with_box(explanation.image, explanation, k, views), suffix)
     elif kind == "heatmap":
         # The map alone is the map painted, fully opaque, on black.
         black = replace(explanation, image=np.zeros_like(explanation.image))
-        for picture in black.overlays(replace(views.look, opacity=1.0))[0]:
+        for picture in overlays_of(black, replace(views.look, opacity=1.0))[0]:
             yield encode(picture, suffix)
     else:
-        yield from _overlay_contents(explanation, views, suffix)
+        for k, picture in enumerate(overlays_of(explanation, views.look)[0]):
+            shown = _with_box(picture, explanation, k, views) if views.boxes else picture
+            yield encode(shown, suffix)
 
 
-def _overlay_contents(explanation: Explanation, views: Views, suffix: str) -> Iterator[bytes]:
-    from camtool.views.panel import draw_boxes
+def _with_box(
+    picture: NDArray[np.uint8], explanation: Explanation, k: int, views: Views
+) -> NDArray[np.uint8]:
+    """A picture with the largest box of a map."""
+    boxes = explanation.boxes(k, views.threshold, views.rule)[:1]
+    return draw_boxes(picture, boxes) if boxes else picture
 
-    for k, picture in enumerate(explanation.overlays(views.look)[0]):
-        boxes = explanation.boxes(k, views.threshold)[:1] if views.boxes else []
-        yield encode(draw_boxes(picture, boxes) if boxes else picture, suffix)
+
+def save(explanation: Explanation, path: Path) -> Path:
+    """Save one file by its ending: .npz the maps, .json the record, else the panel.
+
+    Raises:
+        ValueError: Pillow knows no format of that ending.
+        OSError: The file can't be written.
+    """
+    kinds: dict[str, Kind] = {".npz": "npz", ".json": "json"}
+    kind, views = kinds.get(path.suffix, "panel"), Views((), Look())
+    write_atomically(path, next(_contents(explanation, kind, views, path.suffix)))
+    return path
 
 
-def _box_contents(explanation: Explanation, views: Views, suffix: str) -> Iterator[bytes]:
-    from camtool.views.panel import draw_boxes
-
-    for k in range(len(explanation.labels)):
-        yield encode(
-            draw_boxes(explanation.image, explanation.boxes(k, views.threshold)[:1]), suffix
-        )
+def panel_png(explanation: Explanation) -> bytes:
+    """The panel as a PNG file."""
+    return next(_contents(explanation, "panel", Views((), Look()), ".png"))

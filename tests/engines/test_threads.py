@@ -145,15 +145,15 @@ def test_a_device_too_small_for_one_picture_fails_each(model, sources, monkeypat
 
 
 def test_a_shape_that_the_network_refuses_fails_these_pictures_only(model, sources, monkeypatch):
-    features = model.features
+    forward = model.forward
     refused = model.prepare(sources[1]).geometry.input
 
     def choosy(inputs):
         if tuple(inputs.shape[2:]) == refused:
             raise ModelError("not this shape")
-        return features(inputs)
+        return forward(inputs)
 
-    monkeypatch.setattr(model, "features", choosy)
+    monkeypatch.setattr(model, "forward", choosy)
     results = run(model, [Job(n, path) for n, path in enumerate(sources)])
     assert len(results) == 41
     for number, result in results:

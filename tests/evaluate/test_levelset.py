@@ -9,7 +9,7 @@ from hypothesis.extra import numpy as hnp
 
 from camtool.evaluate import levelset
 from camtool.evaluate.levelset import levels_of, relative_cuts, sweep
-from camtool.regions.boxes import boxes_from_map
+from camtool.regions import components_from_map
 
 SHAPES = hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=10)
 TIED = hnp.arrays(np.float32, SHAPES, elements=st.integers(-2, 5).map(float))
@@ -81,13 +81,15 @@ def test_maps_of_very_many_regions(connectivity):
     check(heatmap, cuts, connectivity)
 
 
-def test_agrees_with_boxes_from_map():
+def test_agrees_with_components_from_map():
     coarse = np.random.default_rng(1).standard_normal((9, 9)).astype(np.float32)
     heatmap = cv2.resize(coarse, (80, 70))
     thresholds = np.arange(100) / 100
     regions = sweep(heatmap, relative_cuts(heatmap, thresholds))
     for index, threshold in enumerate(thresholds):
-        assert [tuple(box) for box in regions.at(index)] == boxes_from_map(heatmap, threshold)
+        assert [tuple(box) for box in regions.at(index)] == [
+            one.box for one in components_from_map(heatmap, threshold)
+        ]
 
 
 def test_maps_need_not_be_contiguous():

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+import camtool
 from camtool.errors import HeadError
-from camtool.heads import features_of, find_head
-from camtool.methods import class_activation_map
+from camtool.heads import features_of, find_head, run
+from camtool.methods import METHODS
 
 SIZE = 20
 
@@ -73,6 +75,10 @@ MAPS = {
     "fully convolutional": lambda s, f: F.adaptive_avg_pool2d(s.point(f), 1).flatten(1),
     "linear at every position": lambda s, f: s.fc(f.permute(0, 2, 3, 1)).mean((1, 2)),
 }
+INEXACT = {
+    "scaled in place": lambda s, f: s.fc(f.mean((2, 3))).mul_(2),
+    "pooled vector scaled in place": lambda s, f: s.fc(f.mean((2, 3)).mul_(2)),
+}
 REFUSED = {
     "adaptive maximum": (
         lambda s, f: s.fc(F.adaptive_max_pool2d(f, 1).flatten(1)),
@@ -96,11 +102,6 @@ REFUSED = {
     "softmax of maps": (lambda s, f: s.point(f).mean((2, 3)).softmax(1), "lie softmax"),
     "batch norm between": (lambda s, f: s.fc(s.norm(f.mean((2, 3)))), "lie batch_norm, linear"),
     "scaled": (lambda s, f: 2 * s.fc(f.mean((2, 3))), "further steps"),
-    "scaled in place": (lambda s, f: s.fc(f.mean((2, 3))).mul_(2), "do not add up"),
-    "pooled vector scaled in place": (
-        lambda s, f: s.fc(f.mean((2, 3)).mul_(2)),
-        "do not add up",
-    ),
     "unit length": (lambda s, f: s.fc(F.normalize(f.mean((2, 3)))), "lie normalize, linear"),
     "weight that is no parameter": (
         lambda s, f: F.linear(f.mean((2, 3)), s.fc.weight * 2),
@@ -132,14 +133,15 @@ REFUSED = {
 
 def _agree(module: nn.Module, head, size: int = SIZE) -> None:
     inputs = torch.randn(3, 3, size, size, generator=torch.Generator().manual_seed(2))
-    weight, bias = head.parameters_of(module)
     with torch.inference_mode():
         output = module.eval()(inputs)
-        features = features_of(module, inputs)
-        maps = features if weight is None else class_activation_map(features, weight, bias)
+        forward = head.read(module, *run(module, inputs))
+        every = torch.arange(head.classes).expand(3, -1)
+        maps, bias = METHODS["cam"](forward, every)
     logits = output["logits"] if isinstance(output, dict) else output
     logits = logits[0] if isinstance(logits, tuple) else logits
-    torch.testing.assert_close(maps.mean((2, 3)), logits, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(maps.mean((2, 3)) + bias, logits, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(forward.logits, logits, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("how", LINEAR)
@@ -159,6 +161,24 @@ def test_one_map_a_class_is_found_and_proved(how: str) -> None:
     head = find_head(module, SIZE)
     assert (head.kind, head.layer, head.parameters, head.exact) == ("maps", "", 0, True)
     _agree(module, head)
+
+
+@pytest.mark.parametrize("how", INEXACT)
+def test_maps_that_do_not_add_up_say_by_how_much(how: str) -> None:
+    module = Net(INEXACT[how]).eval()
+    assert find_head(module, SIZE).max_error > 0.1
+    model = camtool.load(module, device="cpu", size=SIZE)
+    picture = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
+    explanation = model.explain(picture, topk=5)
+    with torch.no_grad():
+        answer = module(model.inputs([model.prepare(picture)]))[0]
+    np.testing.assert_allclose(explanation.all_logits, answer, rtol=1e-5)
+    found = explanation.maps.mean((1, 2)) + explanation.bias
+    np.testing.assert_allclose(explanation.logits - found, explanation.residual, atol=1e-5)
+    assert not explanation.exact
+    assert np.abs(explanation.residual).max() > 0.1
+    with pytest.raises(HeadError, match="do not add up"):
+        camtool.load(module, device="cpu", size=SIZE, exact="require")
 
 
 @pytest.mark.parametrize("how", REFUSED)
@@ -239,7 +259,7 @@ def test_the_module_is_as_before_when_it_fails() -> None:
     module = Net(fail).train()
     module.norm.eval()
     before = _facts(module)
-    with pytest.raises(RuntimeError, match="on purpose"):
+    with pytest.raises(HeadError, match=r"can't run .*on purpose"):
         find_head(module, SIZE)
     assert _facts(module) == before
 

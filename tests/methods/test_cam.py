@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from camtool.heads.linear import pooled_logits
 from camtool.methods import class_activation_map
-from camtool.methods.cam import pooled_logits
 
 shapes = st.tuples(*(st.integers(1, top) for top in (3, 9, 6, 7)))
 seeds = st.integers(0, 10_000)

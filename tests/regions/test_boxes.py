@@ -8,7 +8,6 @@ from hypothesis.extra import numpy as hnp
 
 from camtool.regions import boxes
 from camtool.regions.boxes import (
-    boxes_from_map,
     components_from_map,
     cut_value,
     mask_from_map,
@@ -20,6 +19,10 @@ MAPS = hnp.arrays(
     hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=9),
     elements=st.integers(-3, 6).map(float),
 )
+
+
+def boxes_from_map(heatmap, *arguments, **options):
+    return [one.box for one in components_from_map(heatmap, *arguments, **options)]
 
 
 def two_blobs() -> np.ndarray:
@@ -79,14 +82,14 @@ def test_connectivity_decides_about_diagonals():
 
 def test_percentile_keeps_the_stated_part():
     heatmap = np.arange(1, 101, dtype=np.float32).reshape(10, 10)
-    assert mask_from_map(heatmap, 0.75, method="percentile").sum() == 25
+    assert mask_from_map(heatmap, 0.75, rule="percentile").sum() == 25
 
 
 def test_otsu_separates_two_modes():
     heatmap = np.full((20, 20), 1, np.float32)
     heatmap[5:10, 5:10] = 9
-    assert 1 <= cut_value(heatmap, method="otsu") < 9
-    assert boxes_from_map(heatmap, method="otsu") == [(5, 5, 10, 10)]
+    assert 1 <= cut_value(heatmap, rule="otsu") < 9
+    assert boxes_from_map(heatmap, rule="otsu") == [(5, 5, 10, 10)]
 
 
 @pytest.mark.parametrize(
@@ -95,11 +98,11 @@ def test_otsu_separates_two_modes():
         {"threshold": 1.5},
         {"threshold": float("nan")},
         {"connectivity": 6},
-        {"method": "mean"},
+        {"rule": "mean"},
     ],
 )
 def test_wrong_choices_are_refused(arguments):
-    with pytest.raises(ValueError, match=r"threshold|connectivity|method"):
+    with pytest.raises(ValueError, match=r"threshold|connectivity|rule"):
         boxes_from_map(two_blobs(), **arguments)
 
 

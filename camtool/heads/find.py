@@ -1,0 +1,176 @@
+"""Finding the head of a network by watching it run, and proving it by numbers."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from camtool.errors import HeadError
+from camtool.heads.head import Forward, Head, Seen
+from camtool.heads.linear import LinearHead
+from camtool.heads.maps import MapsHead
+from camtool.heads.watch import Names, PoolWatch
+
+KINDS: list[type[Head]] = [MapsHead, LinearHead]
+"""The kinds of heads, in the order in which they are tried; the last one's refusal is told."""
+
+_HALF = {torch.float16, torch.bfloat16}
+
+
+def find_head(module: nn.Module, size: int = 224, channels: int = 3) -> Head:
+    """Find the head of a network by running it once on a random input, and measure its error.
+
+    The module is not changed: mode, hooks, gradients and device are as before. One in half
+    precision is proved on a copy in float32: rounding to 8 or 11 bits would hide any error.
+
+    Args:
+        module: The network, on any device.
+        size: Side of the square random input, in pixels.
+        channels: Of that input.
+
+    Returns:
+        The head with its measured error.
+
+    Raises:
+        HeadError: There is no head from which class maps follow, or the network can't run on
+            such an input; says what was found.
+    """
+    if any(parameter.dtype in _HALF for parameter in module.parameters()):
+        module = copy.deepcopy(module).float()
+    seen = _watched(module, probe_input(module, size, channels))
+    head = _match(seen)
+    return replace(head, max_error=_error(head, seen))
+
+
+def _watched(module: nn.Module, inputs: Tensor) -> Seen:
+    names, watch = Names(), PoolWatch(keep_calls=True)
+    with evaluating(module), torch.no_grad(), names.listening(module), watch:
+        try:
+            output = module(inputs)
+        except Exception as error:
+            # The network's own code may raise anything on an input that it was not made for.
+            height, width = inputs.shape[2:]
+            raise HeadError(
+                f"the network can't run on an input of {width}×{height} ({_first_line(error)}); "
+                "try the size it was made for"
+            ) from error
+    logits = logits_of(output)
+    if watch.pool is None or watch.other is not None:
+        raise HeadError(_no_pool(watch))
+    if logits.ndim < 2 or logits[0].numel() != logits.shape[1]:
+        raise HeadError(f"the network's output has shape {tuple(logits.shape)}, not [N,classes]")
+    size = (inputs.shape[2], inputs.shape[3])
+    return Seen(module, watch.pool, watch.after, logits, names, size)
+
+
+def _match(seen: Seen) -> Head:
+    refusal = HeadError("no kind of head is known")
+    for kind in KINDS:
+        try:
+            return kind.match(seen)
+        except HeadError as error:
+            refusal = error
+    raise refusal
+
+
+def run(body: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """Run a network, and take what its last global average pool sees as well as its answer.
+
+    Args:
+        body: The network, in evaluation mode.
+        inputs: [N,C,H,W], in the network's dtype, on its device.
+
+    Returns:
+        Feature maps [N,C,h,w] and logits [N,classes], in the forward's dtype.
+
+    Raises:
+        HeadError: Nothing was pooled over all positions for this input size.
+    """
+    with torch.no_grad(), PoolWatch() as watch:
+        output = body(inputs)
+    if watch.pool is None or watch.other is not None:
+        raise HeadError(_no_pool(watch))
+    return watch.pool.features, logits_of(output).flatten(1)
+
+
+def features_of(module: nn.Module, inputs: Tensor) -> Tensor:
+    """The pooled feature maps [N,C,h,w] alone, as from `run`."""
+    return run(module, inputs)[0]
+
+
+def probe_input(module: nn.Module, size: int, channels: int = 3) -> Tensor:
+    """A seeded random input [1,channels,size,size] of the module's own dtype, on its device."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(1, channels, size, size, generator=generator)
+    like = next((p for p in module.parameters() if p.is_floating_point()), inputs)
+    return inputs.to(like.device, like.dtype)
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside, and afterwards every part's own mode as before."""
+    before = [(part, part.training) for part in module.modules() if part.training]
+    try:
+        if before:
+            module.eval()
+        yield
+    finally:
+        for part, mode in before:
+            part.training = mode
+
+
+def logits_of(output: Any) -> Tensor:
+    """The logits in whatever a network returns: a tensor, a tuple, a dict or a record."""
+    if isinstance(output, Tensor):
+        return output
+    if isinstance(output, (tuple, list)) and output and isinstance(output[0], Tensor):
+        return output[0]
+    if isinstance(output, dict) and isinstance(output.get("logits"), Tensor):
+        return output["logits"]  # type: ignore[no-any-return]
+    logits = getattr(output, "logits", None)
+    if isinstance(logits, Tensor):
+        return logits
+    raise HeadError(f"the network returns {type(output).__name__}, where no logits were found")
+
+
+def _no_pool(watch: PoolWatch) -> str:
+    found = f"its last pooling is {watch.other}" if watch.other else "nothing is pooled"
+    return (
+        f"no global average pooling was seen: {found}; an exact class map needs the last feature "
+        "maps to be averaged over all positions, then one linear layer"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+@torch.no_grad()
+def _error(head: Head, seen: Seen) -> float:
+    """How far the maps of all classes are from adding up, relative to the logits' spread."""
+    features = seen.pool.features.float()
+    own = seen.logits.float().flatten(1)
+    if not torch.isfinite(own).all() or features.std().item() == 0:
+        raise HeadError("the features are constant or not finite on a random input")
+    totals, highest, lowest = _totals(head.read(seen.module, features, own))
+    ends = own if head.classes > 1 else torch.tensor([highest, lowest, 0.0])
+    spread = (ends.max() - ends.min()).item()
+    return (totals - own).abs().max().item() / max(spread, torch.finfo().tiny)
+
+
+def _totals(forward: Forward, at_once: int = 1024) -> tuple[Tensor, float, float]:
+    """mean(M) + b of every class [1,classes], and the ends of all maps."""
+    features, everything = forward.features, torch.arange(forward.logits.shape[1])
+    totals, highest, lowest = [], -float("inf"), float("inf")
+    for some in torch.split(everything.to(features.device), at_once):
+        weight, bias = forward.linear(some[None])
+        maps = weight.reshape(-1, features.shape[1]) @ features[0].flatten(1)
+        totals.append(maps.mean(1) + bias[0])
+        highest, lowest = max(highest, maps.max().item()), min(lowest, maps.min().item())
+    return torch.cat(totals)[None], highest, lowest
