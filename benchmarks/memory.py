@@ -12,6 +12,7 @@ import argparse
 import io
 import tempfile
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
@@ -20,10 +21,11 @@ from torch import nn
 
 import camtool
 from camtool.accelerate.memory import keep_freed_memory
+from camtool.choices import Kind
 from camtool.cli.stop import Stop
 from camtool.folder.run import FolderRun, Plan, Summary
 from camtool.views.overlay import Look
-from camtool.views.save import KINDS, Views
+from camtool.views.save import Views
 
 EARLY = 1000
 
@@ -70,7 +72,9 @@ def measure(folder: Path, output: Path, kinds: str) -> dict[int, int]:
     """Resident bytes by the number of pictures done; of the end under -1."""
     torch.manual_seed(0)
     model = camtool.load(OneConvolution(), device="cpu", size=64)
-    views = Views(tuple(kind for kind in KINDS if kind in kinds.split(",")), Look(), picture=".jpg")
+    views = Views(
+        tuple(kind for kind in get_args(Kind) if kind in kinds.split(",")), Look(), picture=".jpg"
+    )
     plan = Plan(str(folder), output, views, formats=("csv", "jsonl"), coco=True)
     found: dict[int, int] = {}
 

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
-    from camtool.regions.boxes import Component, Rule
+    from camtool.choices import Rule
+    from camtool.regions.boxes import Component
     from camtool.views.overlay import Look
 
 DEFAULT_THRESHOLD = 0.2

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from camtool.images import Fit
-from camtool.model import CamModel, Exactness
+from camtool.choices import Exactness, Fit
+from camtool.model import CamModel
 from camtool.networks import Preprocessing, load_network
 
 if TYPE_CHECKING:

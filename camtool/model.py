@@ -6,17 +6,18 @@ import copy
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from camtool.choices import Exactness, Fit
 from camtool.device import Held, pick_device, pick_dtype, true_float32
 from camtool.errors import HeadError, ModelError
 from camtool.explanation import Explanation
 from camtool.heads import TOLERANCE, Forward, Head, evaluating, find_head, probe_input, run
-from camtool.images import FITS, MAX_PIXELS, Fit, display_name, prepare, read_image
+from camtool.images import FITS, MAX_PIXELS, display_name, prepare, read_image
 from camtool.methods import find_method
 from camtool.networks import Network, Preprocessing, labels_for
 from camtool.prepared import Prepared, from_tensor, same_shape
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
     from camtool.engines import Failed
     from camtool.images.read import ImageSource
     from camtool.networks.load import Labels
-
-Exactness: TypeAlias = Literal["measure", "require"]
 
 BATCH_SIZE = 8
 """Pictures to a forward pass; on a CPU larger batches were seen to be slower for each picture."""
@@ -210,9 +209,10 @@ class CamModel:
                 return self.head.read(self._module, features, own.float())
         except torch.OutOfMemoryError:
             raise
-        except (RuntimeError, HeadError) as error:
+        except Exception as error:
+            # The network's own code may raise anything on an input that it was not made for.
             height, width = inputs.shape[2:]
-            first = str(error).splitlines()[0]
+            first = (str(error).splitlines() or [type(error).__name__])[0]
             raise ModelError(
                 f"{self.network.name} can't run on an input of {width}×{height} ({first}); try "
                 "--fit squash, or the --size it was made for"

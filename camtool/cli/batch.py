@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import typer
 
@@ -15,22 +15,24 @@ if TYPE_CHECKING:
     from camtool.model import CamModel
 
 
+PictureFormat: TypeAlias = Literal["jpg", "png", "webp"]
+
+
+@common.grouped
 def batch(
     source: Annotated[str, typer.Argument(help="Folder, glob pattern, or list (text or CSV).")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the results.")],
-    model: common.Model = "auto",
-    weights: common.Weights = None,
-    labels: common.Labels = None,
+    network: common.ModelOptions,
+    looks: common.LookOptions,
     target: common.Target = None,
     topk: common.TopK = 1,
-    fit: common.FitMode = "whole",
-    size: common.Size = None,
     save: Annotated[
         str,
         typer.Option("--save", help="Any of overlay,panel,heatmap,boxes,npz,json; or none."),
     ] = "overlay",
+    boxes: Annotated[bool, typer.Option("--boxes/--no-boxes", help="Boxes from the maps.")] = False,
     picture_format: Annotated[
-        str, typer.Option("--format", help="Of overlays and heatmaps: jpg, png or webp.")
+        PictureFormat, typer.Option("--format", help="Of overlays and heatmaps.")
     ] = "jpg",
     results: Annotated[
         str | None,
@@ -46,39 +48,24 @@ def batch(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Begin anew, whatever is there.")
     ] = False,
-    boxes: common.Boxes = False,
-    threshold: common.Threshold = 0.2,
-    signed: common.Signed = False,
-    colormap: common.Colormap = None,
-    opacity: common.Opacity = 0.6,
-    normalize: common.Normalize = "image",
-    full_scale: common.FullScale = 30.0,
-    device: common.Device = "auto",
-    dtype: common.Dtype = "float32",
     batch_size: Annotated[
         int | None,
-        typer.Option("--batch-size", min=1, help="Default: 8 on a CPU, measured on a GPU."),
+        typer.Option("--batch-size", "-b", min=1, help="Default: 8 on a CPU, measured on a GPU."),
     ] = None,
-    num_workers: Annotated[
-        int | None, typer.Option("--num-workers", min=1, help="Threads; default one a core.")
-    ] = None,
+    workers: common.Workers = None,
     max_pixels: common.MaxPixels = 100_000_000,
 ) -> None:
     """Explain a folder of pictures; stopped at any moment, the same command continues it."""
     from camtool.folder.run import Plan
 
     with common.exits():
-        views = common.make_views(
-            save, boxes, threshold, signed, colormap, opacity, normalize, full_scale
-        )
-        views = replace(views, picture="." + _one_of("--format", picture_format, _PICTURES))
         plan = Plan(
             source=source,
             output=output,
-            views=views,
+            views=looks.views(save, boxes, picture_format),
             targets=tuple(target or ()),
             topk=topk,
-            workers=num_workers,
+            workers=workers,
             formats=_formats(results),
             coco=coco,
             report=report,
@@ -86,22 +73,13 @@ def batch(
             max_pixels=max_pixels,
             overwrite=overwrite,
         )
-        cam = common.load_model(model, weights, labels, device, dtype, fit, size)
+        cam = network.load()
         cam.fuse()
         plan = replace(plan, batch_size=batch_size or cam.measured_batch_size())
-        summary = _run(cam, plan, dtype)
+        summary = _run(cam, plan, network.dtype)
     _tell(summary, plan)
     if summary.stopped or summary.failed:
         raise typer.Exit(_code(summary))
-
-
-_PICTURES = ("jpg", "png", "webp")
-
-
-def _one_of(option: str, value: str, known: tuple[str, ...]) -> str:
-    if value not in known:
-        common.usage(f"{option} takes {', '.join(known)}, not {value!r}")
-    return value
 
 
 def _formats(results: str | None) -> tuple[str, ...]:
@@ -112,7 +90,7 @@ def _formats(results: str | None) -> tuple[str, ...]:
             return ("parquet",)
         common.say("writing results.csv; for Parquet: pip install 'camtool[parquet]'")
         return ("csv",)
-    wanted = tuple(_one_of("--results", part.strip(), FORMATS) for part in results.split(","))
+    wanted = common.parts("--results", results, FORMATS)
     if "parquet" in wanted and not parquet_available():
         common.usage("--results parquet needs pyarrow: pip install 'camtool[parquet]'")
     return wanted

@@ -2,47 +2,39 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, get_args, get_type_hints
 
 import typer
 
+from camtool.choices import Colormap, Dtype, Fit, Interpolation, Kind, Normalize, Rule
+
 if TYPE_CHECKING:
     from camtool.model import CamModel
+    from camtool.networks import Preprocessing
     from camtool.views.save import Views
 
 SOME_FAILED = 1
 WRONG_USAGE = 2
 NO_MODEL = 3
 
-Model = Annotated[
-    str,
-    typer.Option(
-        "--model",
-        "-m",
-        help="auto, gapnet, a torchvision architecture, timm/NAME, or a checkpoint.",
-    ),
-]
 Weights = Annotated[
     str | None,
-    typer.Option("--weights", "-w", help="Checkpoint, published entry's name, or 'random'."),
-]
-Labels = Annotated[
-    Path | None, typer.Option("--labels", help="Labels: one a line, or JSON; default the model's.")
-]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")]
-Dtype = Annotated[
-    str, typer.Option("--dtype", help="float32, bfloat16 or float16, of the network's body.")
-]
-FitMode = Annotated[
-    str,
-    typer.Option("--fit", help="whole (all of the picture), crop (as evaluated), or squash."),
+    typer.Option(
+        "--weights", "-w", "--checkpoint", help="Checkpoint, published entry's name, or 'random'."
+    ),
 ]
 Size = Annotated[
     int | None, typer.Option("--size", min=16, help="Input size in pixels; default the model's.")
+]
+Labels = Annotated[
+    Path | None, typer.Option("--labels", help="Labels: one a line, or JSON; default the model's.")
 ]
 Target = Annotated[
     list[str] | None,
@@ -50,29 +42,186 @@ Target = Annotated[
 ]
 TopK = Annotated[int, typer.Option("--topk", "-k", min=1, help="How many of the best classes.")]
 BatchSize = Annotated[
-    int, typer.Option("--batch-size", min=1, help="Most pictures to a forward pass.")
+    int, typer.Option("--batch-size", "-b", min=1, help="Most pictures to a forward pass.")
 ]
-Boxes = Annotated[bool, typer.Option("--boxes/--no-boxes", help="Boxes from the maps.")]
+Workers = Annotated[
+    int | None,
+    typer.Option("--workers", "-j", "--num-workers", min=1, help="Threads; default one a core."),
+]
 Threshold = Annotated[
-    float,
-    typer.Option("--threshold", min=0, max=1, help="Of the boxes: share of the map's maximum."),
+    float, typer.Option("--threshold", min=0, max=1, help="Of the boxes: see --threshold-rule.")
 ]
-Colormap = Annotated[str | None, typer.Option("--colormap", help="Colour table, e.g. jet.")]
-Opacity = Annotated[float, typer.Option("--opacity", min=0, max=1, help="Of the colours, at most.")]
-Signed = Annotated[
-    bool, typer.Option("--signed/--positive", help="Show evidence against the class too.")
-]
-Normalize = Annotated[
-    str,
-    typer.Option("--normalize", help="Colour scale ends at the maximum of: image, shared, none."),
-]
-FullScale = Annotated[
-    float, typer.Option("--full-scale", min=1e-3, help="End in logits with --normalize none.")
+ThresholdRule = Annotated[
+    Rule,
+    typer.Option(
+        "--threshold-rule",
+        help="Share of the map's maximum, of its pixels that are dropped, or found by Otsu's rule.",
+    ),
 ]
 MaxPixels = Annotated[int, typer.Option("--max-pixels", min=1, help="Refuse larger pictures.")]
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON document on stdout, the rest on stderr.")
 ]
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Which network explains, and how pictures meet it."""
+
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model",
+            "-m",
+            help="auto, gapnet, a torchvision architecture, timm/NAME, or a checkpoint.",
+        ),
+    ] = "auto"
+    weights: Weights = None
+    labels: Labels = None
+    method: Annotated[
+        str, typer.Option("--method", help="What makes the maps; auto is the exact map: cam.")
+    ] = "auto"
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Refuse a network whose maps do not add up.")
+    ] = False
+    fit: Annotated[
+        Fit | None,
+        typer.Option("--fit", help="All of the picture (default), as evaluated, or square."),
+    ] = None
+    size: Size = None
+    mean: Annotated[
+        str | None, typer.Option("--mean", help="Of the input, in 0..1: one number a channel.")
+    ] = None
+    std: Annotated[
+        str | None, typer.Option("--std", help="Of the input, in 0..1: one number a channel.")
+    ] = None
+    interpolation: Annotated[
+        Interpolation | None,
+        typer.Option("--interpolation", help="How pictures are resized; default the model's."),
+    ] = None
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")] = (
+        "auto"
+    )
+    dtype: Annotated[
+        Dtype, typer.Option("--dtype", help="Number format of the network's body.")
+    ] = "float32"
+
+    def load(self) -> CamModel:
+        """The model that the options name; what can't be meant is wrong usage."""
+        from camtool.methods import AUTO, METHODS
+        from camtool.model import CamModel
+        from camtool.networks import load_network
+
+        if self.method not in (AUTO, *METHODS):
+            usage(f"--method takes {', '.join((AUTO, *METHODS))}, not {self.method!r}")
+        network = load_network(self.model, self.weights)
+        return CamModel(
+            network,
+            self.labels,
+            self.device,
+            self.dtype,
+            self.fit or "whole",
+            self.size,
+            preprocessing=self._adapted(network.preprocessing),
+            method=self.method,
+            exact="require" if self.exact else "measure",
+        )
+
+    def _adapted(self, known: Preprocessing) -> Preprocessing:
+        given: dict[str, Any] = {
+            "mean": self.mean and _numbers("--mean", self.mean),
+            "std": self.std and _numbers("--std", self.std),
+            "interpolation": self.interpolation,
+        }
+        try:
+            return replace(known, **{name: value for name, value in given.items() if value})
+        except ValueError as error:
+            usage(str(error))
+
+
+@dataclass(frozen=True)
+class LookOptions:
+    """What is drawn, and how."""
+
+    threshold: Threshold = 0.2
+    threshold_rule: ThresholdRule = "max"
+    signed: Annotated[
+        bool, typer.Option("--signed/--positive", help="Show evidence against the class too.")
+    ] = False
+    colormap: Annotated[Colormap | None, typer.Option("--colormap", help="Colour table.")] = None
+    opacity: Annotated[
+        float, typer.Option("--opacity", min=0, max=1, help="Of the colours, at most.")
+    ] = 0.6
+    normalize: Annotated[
+        Normalize,
+        typer.Option(
+            "--normalize", help="Colour scale ends at each map's maximum, at that of all, or fixed."
+        ),
+    ] = "image"
+    full_scale: Annotated[
+        float, typer.Option("--full-scale", min=1e-3, help="End in logits with --normalize none.")
+    ] = 30.0
+
+    def views(self, save: str, boxes: bool, picture: str = "png") -> Views:
+        """What is written for each picture; an unknown kind of file is wrong usage."""
+        from camtool.views.overlay import Look
+        from camtool.views.save import Views
+
+        look = Look(self.signed, self.colormap, self.opacity, self.normalize, self.full_scale)
+        known = get_args(Kind)
+        wanted = parts("--save", save, known) if save != "none" else ()
+        kinds = tuple(kind for kind in known if kind in wanted)
+        return Views(kinds, look, boxes, self.threshold, f".{picture}", self.threshold_rule)
+
+
+def parts(option: str, value: str, known: tuple[str, ...]) -> tuple[str, ...]:
+    """The parts of a list with commas; one that is not known is wrong usage."""
+    wanted = tuple(part.strip() for part in value.split(",") if part.strip())
+    for part in wanted:
+        if part not in known:
+            usage(f"{option} takes {', '.join(known)}, not {part!r}")
+    return wanted
+
+
+def _numbers(option: str, value: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in value.replace(",", " ").split())
+    except ValueError:
+        usage(f"{option} takes numbers, one a channel, as 0.5,0.5,0.5, not {value!r}")
+
+
+def grouped(command: Callable[..., None]) -> Callable[..., None]:
+    """Let a command take groups of options: a parameter that is a dataclass becomes its fields."""
+    hints = get_type_hints(command, include_extras=True)
+    groups: dict[str, Any] = {}
+    flat: list[inspect.Parameter] = []
+    for parameter in inspect.signature(command).parameters.values():
+        kind = hints[parameter.name]
+        if is_dataclass(kind):
+            groups[parameter.name] = kind
+            flat += _options(kind)
+        else:
+            flat.append(parameter.replace(annotation=kind))
+
+    @wraps(command)
+    def call(**given: Any) -> None:
+        for name, kind in groups.items():
+            given[name] = kind(**{field.name: given.pop(field.name) for field in fields(kind)})
+        command(**given)
+
+    flat.sort(key=lambda parameter: parameter.default is not parameter.empty)
+    call.__signature__ = inspect.Signature(flat)  # type: ignore[attr-defined]
+    call.__annotations__ = {parameter.name: parameter.annotation for parameter in flat}
+    return call
+
+
+def _options(kind: Any) -> list[inspect.Parameter]:
+    hints = get_type_hints(kind, include_extras=True)
+    keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    return [
+        inspect.Parameter(field.name, keyword, default=field.default, annotation=hints[field.name])
+        for field in fields(kind)
+    ]
 
 
 def say(line: str) -> None:
@@ -98,51 +247,3 @@ def exits() -> Iterator[None]:
     except ModelError as error:
         say(str(error))
         raise typer.Exit(NO_MODEL) from None
-
-
-def load_model(
-    model: str,
-    weights: str | None,
-    labels: Path | None,
-    device: str,
-    dtype: str,
-    fit: str,
-    size: int | None,
-) -> CamModel:
-    """The model that the options name; a wrong fit or dtype is wrong usage."""
-    from camtool.device import DTYPES
-    from camtool.images import FITS
-    from camtool.loading import load
-
-    matching = [known for known in FITS if known == fit]
-    if not matching:
-        usage(f"--fit must be one of {', '.join(FITS)}, not {fit!r}")
-    if dtype not in DTYPES:
-        usage(f"--dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
-    return load(model, weights, labels, device, dtype, matching[0], size)
-
-
-def make_views(
-    save: str,
-    boxes: bool,
-    threshold: float,
-    signed: bool,
-    colormap: str | None,
-    opacity: float,
-    normalize: str,
-    full_scale: float,
-) -> Views:
-    """What is written for each picture, from the options; a wrong one is wrong usage."""
-    from camtool.views.overlay import Look
-    from camtool.views.save import KINDS, Views
-
-    wanted = [part.strip() for part in save.split(",") if part.strip() not in ("", "none")]
-    for part in wanted:
-        if part not in KINDS:
-            usage(f"--save takes {', '.join(KINDS)} or none, not {part!r}")
-    kinds = tuple(kind for kind in KINDS if kind in wanted)
-    try:
-        look = Look(signed, colormap, opacity, normalize, full_scale)  # type: ignore[arg-type]
-    except (ValueError, KeyError) as error:
-        usage(str(error))
-    return Views(kinds, look, boxes, threshold)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,20 +17,14 @@ if TYPE_CHECKING:
     from camtool.model import CamModel
 
 
+@common.grouped
 def evaluate(
     data: Annotated[Path, typer.Argument(help="Folder of the data set.")],
     data_format: Annotated[
         str,
         typer.Option("--format", help="csv, imagenet, cub, pets, tiny-imagenet, coco or wsol."),
     ],
-    model: common.Model = "auto",
-    weights: common.Weights = None,
-    labels: common.Labels = None,
-    fit: Annotated[
-        str | None,
-        typer.Option("--fit", help="whole, crop or squash; default whole, or squash as reference."),
-    ] = None,
-    size: common.Size = None,
+    network: common.ModelOptions,
     images: Annotated[
         Path | None, typer.Option("--images", help="Folder of the pictures, where it is elsewhere.")
     ] = None,
@@ -50,12 +43,8 @@ def evaluate(
         Path | None,
         typer.Option("--maps", help="Folder that keeps the maps, to measure again from them."),
     ] = None,
-    device: common.Device = "auto",
-    dtype: common.Dtype = "float32",
     batch_size: common.BatchSize = 8,
-    num_workers: Annotated[
-        int | None, typer.Option("--num-workers", min=1, help="Threads; default one a core.")
-    ] = None,
+    workers: common.Workers = None,
     max_pixels: common.MaxPixels = 100_000_000,
     as_json: common.AsJson = False,
 ) -> None:
@@ -64,35 +53,36 @@ def evaluate(
     from camtool.evaluate.run import EvaluationError, Store, evaluate
 
     measured_mode = _mode(mode)
-    fit = fit or ("squash" if measured_mode == "reference" else "whole")
+    fit = network.fit or ("squash" if measured_mode == "reference" else "whole")
+    network = replace(network, fit=fit)
     if measured_mode == "reference" and fit == "crop":
         common.usage("--mode reference compares with whole pictures; use --fit squash or whole")
     with common.exits():
         dataset = _read(data, data_format, images, limit)
         store = Store(maps, data)
-        network = _Lazy(store, model, weights, labels, device, dtype, fit, size)
+        lazy = _Lazy(store, network)
         try:
             with counting("pictures") as progress:
                 outcome = evaluate(
                     dataset,
-                    network.settings["labels"],
-                    network.settings["synsets"],
+                    lazy.settings["labels"],
+                    lazy.settings["synsets"],
                     store,
-                    network.load,
+                    lazy.load,
                     mode=measured_mode,
                     threshold=threshold,
                     batch_size=batch_size,
-                    workers=num_workers,
+                    workers=workers,
                     max_pixels=max_pixels,
                     progress=progress,
                 )
         except EvaluationError as error:
             common.usage(str(error))
-        result = _result(outcome, network.settings, data_format, fit)
+        result = _result(outcome, lazy.settings, data_format, fit)
         if output is not None:
             from camtool.evaluate.files import write_evaluation
 
-            write_evaluation(output, outcome, result, network.settings["labels"], data)
+            write_evaluation(output, outcome, result, lazy.settings["labels"], data)
     if as_json:
         print(json.dumps(result))
     else:
@@ -102,33 +92,19 @@ def evaluate(
 class _Lazy:
     """The model, loaded only where maps are missing or it was named."""
 
-    def __init__(
-        self,
-        store: Store,
-        model: str,
-        weights: str | None,
-        labels: Path | None,
-        device: str,
-        dtype: str,
-        fit: str,
-        size: int | None,
-    ) -> None:
+    def __init__(self, store: Store, network: common.ModelOptions) -> None:
         from camtool.evaluate.run import EvaluationError, settings_of
 
         self._model: CamModel | None = None
-        self._load: Callable[[], CamModel] = partial(
-            common.load_model, model, weights, labels, device, dtype, fit, size
-        )
+        self._network = network
         kept = store.settings()
-        named = model != "auto" or weights is not None or labels is not None
+        named = network != replace(common.ModelOptions(), fit=network.fit, size=network.size)
         if kept is not None and not named:
             self.settings = kept
-            if size not in (None, kept["size"]) or fit != kept["fit"] or dtype != kept["dtype"]:
-                common.usage(
-                    f"{store.folder} holds maps made with another --fit, --size or --dtype"
-                )
+            if network.size not in (None, kept["size"]) or network.fit != kept["fit"]:
+                common.usage(f"{store.folder} holds maps made with another --fit or --size")
             return
-        self.settings = settings_of(self.load(), dtype)
+        self.settings = settings_of(self.load(), network.dtype)
         try:
             store.claim(self.settings)
         except EvaluationError as error:
@@ -136,7 +112,7 @@ class _Lazy:
 
     def load(self) -> CamModel:
         if self._model is None:
-            self._model = self._load()
+            self._model = self._network.load()
             self._model.fuse()
         return self._model
 

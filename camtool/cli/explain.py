@@ -17,15 +17,13 @@ if TYPE_CHECKING:
     from camtool.views.save import Views
 
 
+@common.grouped
 def explain(
     paths: Annotated[list[Path], typer.Argument(help="Pictures.", metavar="PATH...")],
-    model: common.Model = "auto",
-    weights: common.Weights = None,
-    labels: common.Labels = None,
+    network: common.ModelOptions,
+    looks: common.LookOptions,
     target: common.Target = None,
     topk: common.TopK = 3,
-    fit: common.FitMode = "whole",
-    size: common.Size = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Folder, or the panel's file; default beside PATH."),
@@ -33,16 +31,8 @@ def explain(
     save: Annotated[
         str, typer.Option("--save", help="Any of panel,overlay,heatmap,boxes,npz,json; or none.")
     ] = "panel",
+    boxes: Annotated[bool, typer.Option("--boxes/--no-boxes", help="Boxes from the maps.")] = True,
     as_json: common.AsJson = False,
-    boxes: common.Boxes = True,
-    threshold: common.Threshold = 0.2,
-    signed: common.Signed = False,
-    colormap: common.Colormap = None,
-    opacity: common.Opacity = 0.6,
-    normalize: common.Normalize = "image",
-    full_scale: common.FullScale = 30.0,
-    device: common.Device = "auto",
-    dtype: common.Dtype = "float32",
     batch_size: common.BatchSize = 8,
     max_pixels: common.MaxPixels = 100_000_000,
 ) -> None:
@@ -50,10 +40,8 @@ def explain(
     from camtool.folder.stream import Failed, explain_stream
 
     with common.exits():
-        views = common.make_views(
-            save, boxes, threshold, signed, colormap, opacity, normalize, full_scale
-        )
-        cam = common.load_model(model, weights, labels, device, dtype, fit, size)
+        views = looks.views(save, boxes)
+        cam = network.load()
         writer = _Writer(output, paths, views, as_json)
         stream = explain_stream(cam, paths, target or None, topk, batch_size, max_pixels)
         for path, result in stream:
@@ -62,7 +50,7 @@ def explain(
             else:
                 writer.take(Path(str(path)), result)
         if as_json:
-            print(json.dumps(writer.document(cam, dtype), indent=1))
+            print(json.dumps(writer.document(cam, network.dtype), indent=1))
     if writer.failed:
         raise typer.Exit(common.SOME_FAILED)
 
@@ -90,6 +78,7 @@ class _Writer:
 
     def take(self, path: Path, explanation: Explanation) -> None:
         from camtool.folder.stream import Failed
+        from camtool.views.record import record_of
         from camtool.views.save import save_views
 
         try:
@@ -99,7 +88,8 @@ class _Writer:
             reason = getattr(error, "strerror", None) or str(error)
             self.fail(Failed(explanation.name, f"its files can't be written ({reason})"))
             return
-        record = explanation.to_dict(self._views.threshold, self._views.boxes)
+        views = self._views
+        record = record_of(explanation, views.threshold, views.boxes, views.rule)
         self.images.append({**record, "files": files})
         if not self._quiet:
             _print_table(record, files)

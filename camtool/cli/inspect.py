@@ -20,7 +20,7 @@ def inspect(
     size: common.Size = None,
     as_json: common.AsJson = False,
 ) -> None:
-    """Show where a network's class maps come from, and prove by numbers that they are exact.
+    """Show where a network's class maps come from, and measure how well they add up.
 
     An architecture whose weights are not on this machine is looked at with random weights: the
     head is the same.
@@ -30,13 +30,12 @@ def inspect(
 
     with common.exits():
         network = load_network(model, weights, random_if_absent=True)
-        side = size or network.preprocessing.size
-        head = find_head(network.module, side)
+        head = find_head(network.module, size or network.preprocessing.size)
         facts = _facts(network, head)
     if as_json:
         print(json.dumps(facts, indent=1))
     else:
-        _print(facts)
+        _print(facts, head.layer_name)
 
 
 def _facts(network: Network, head: Head) -> dict[str, Any]:
@@ -68,19 +67,16 @@ def _facts(network: Network, head: Head) -> dict[str, Any]:
     }
 
 
-def _print(facts: dict[str, Any]) -> None:
+def _print(facts: dict[str, Any], layer: str) -> None:
     from rich import print as show
     from rich.markup import escape
     from rich.table import Table
 
     head = facts["head"]
     rows, columns = head["shape"]
-    layer = {
-        "linear": f"{head['weight']}" + (f", {head['bias']}" if head["bias"] else ", no bias"),
-        "maps": "none: one map a class, its bias inside",
-    }[head["kind"]]
+    verdict = "exact" if head["exact"] else "does not add up"
     proof = (
-        f"exact: |mean(M) + b - logit| = {head['max_error']:.1e} of the logits' spread "
+        f"{verdict}: |mean(M) + b - logit| = {head['max_error']:.1e} of the logits' spread "
         f"(tolerance {head['tolerance']:.0e})"
     )
     table = Table(show_header=False, title=escape(facts["model"]), title_justify="left")

@@ -175,7 +175,7 @@ class FolderRun:
             RunError: The folder of the results belongs to another run, or can't be made.
             TargetError: A target matches no class, or several.
         """
-        self.model.resolve(self.plan.targets or None)
+        self.model.resolve(list(self.plan.targets) or None)
         found = discover(self.plan.source, self.plan.output, self.plan.recursive)
         self.summary.total, self.summary.skipped = len(found.items), found.skipped
         settings = self.plan.settings(self.model, self.dtype)
@@ -232,7 +232,7 @@ class FolderRun:
                 found.items[job.number], explanation, spent
             ),
             lambda job, failed: self._fail(found, there, job, failed),
-            indices=self.model.resolve(self.plan.targets or None),
+            indices=self.model.resolve(list(self.plan.targets) or None),
             topk=self.plan.topk,
             batch_size=self.plan.batch_size,
             max_pixels=self.plan.max_pixels,

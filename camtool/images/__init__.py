@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from camtool.images.geometry import FITS, Fit, Geometry, geometry_of, prepare
+from camtool.images.geometry import FITS, Geometry, geometry_of, prepare
 from camtool.images.read import MAX_PIXELS, ImageError, display_name, read_image
 from camtool.images.write import encode
 
 __all__ = [
     "FITS",
     "MAX_PIXELS",
-    "Fit",
     "Geometry",
     "ImageError",
     "display_name",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, TypeAlias, get_args
 
 import numpy as np
 from PIL import Image
+
+from camtool.choices import Fit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,7 +17,6 @@ if TYPE_CHECKING:
 
     from camtool.networks.preprocessing import Preprocessing
 
-Fit: TypeAlias = Literal["whole", "crop", "squash"]
 Box: TypeAlias = tuple[float, float, float, float]
 
 FITS: tuple[Fit, ...] = get_args(Fit)

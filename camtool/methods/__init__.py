@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from camtool.methods.cam import class_activation_map
-from camtool.methods.method import METHODS, Method, find_method
+from camtool.methods.method import AUTO, METHODS, Method, find_method
 
-__all__ = ["METHODS", "Method", "class_activation_map", "find_method"]
+__all__ = ["AUTO", "METHODS", "Method", "class_activation_map", "find_method"]

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import combinations, starmap
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
 
+from camtool.choices import Rule
 from camtool.opencv import cv2
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 FloatMap = npt.NDArray[np.float32]
 BoolMap = npt.NDArray[np.bool_]
 Box = tuple[int, int, int, int]
-Rule = Literal["max", "percentile", "otsu"]
 Choice = Literal["largest", "all"]
 
 ZHOU_THRESHOLD = 0.2
@@ -61,8 +61,8 @@ def cut_value(heatmap: FloatMap, threshold: float = ZHOU_THRESHOLD, rule: Rule =
     """
     if not 0.0 <= threshold <= 1.0:
         raise ValueError(f"threshold must lie in [0, 1], got {threshold}")
-    if rule not in ("max", "percentile", "otsu"):
-        raise ValueError(f"unknown rule {rule!r}: use 'max', 'percentile' or 'otsu'")
+    if rule not in get_args(Rule):
+        raise ValueError(f"unknown rule {rule!r}: use {', '.join(get_args(Rule))}")
     highest = float(np.fmax.reduce(heatmap, axis=None))
     if not highest > 0:
         return 0.0

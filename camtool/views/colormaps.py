@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from camtool.choices import Colormap
+
 POSITIVE_DEFAULT = "inferno"
 SIGNED_DEFAULT = "blue-red"
 
-_OPENCV = ("inferno", "magma", "plasma", "viridis", "cividis", "turbo", "jet")
 DIVERGING = frozenset({SIGNED_DEFAULT})
-COLORMAPS = (*_OPENCV, SIGNED_DEFAULT)
+COLORMAPS: tuple[str, ...] = get_args(Colormap)
 
 # Both arms share lightness and chroma, so that only the hue tells the sign; blue and red lie
 # on opposite sides of the axis that every common colour-vision deficiency keeps.

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from camtool.choices import Colormap, Normalize
 from camtool.opencv import cv2
 from camtool.views.colormaps import DIVERGING, POSITIVE_DEFAULT, SIGNED_DEFAULT, table
 
@@ -47,16 +48,17 @@ class Look:
     """
 
     signed: bool = False
-    colormap: str | None = None
+    colormap: Colormap | None = None
     opacity: float = 0.6
-    normalize: Literal["image", "shared", "none"] = "image"
+    normalize: Normalize = "image"
     full_scale: float = 30.0
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.opacity <= 1.0:
             raise ValueError(f"opacity must lie between 0 and 1, not {self.opacity}")
-        if self.normalize not in ("image", "shared", "none"):
-            raise ValueError(f"normalize must be image, shared or none, not {self.normalize!r}")
+        if self.normalize not in get_args(Normalize):
+            known = ", ".join(get_args(Normalize))
+            raise ValueError(f"normalize must be one of {known}, not {self.normalize!r}")
         if not 0.0 < self.full_scale < float("inf"):
             raise ValueError(f"full_scale must be positive and finite, not {self.full_scale}")
         table(self.table_name)

@@ -16,8 +16,8 @@ from camtool.views import legend, text
 from camtool.views.overlay import NO_EVIDENCE, Look, Scale, overlays_of
 
 if TYPE_CHECKING:
+    from camtool.choices import Rule
     from camtool.explanation import Explanation
-    from camtool.regions.boxes import Rule
 
 _MARGIN = 32
 _GAP = 28

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from camtool.choices import Rule
     from camtool.explanation import Explanation
-    from camtool.regions.boxes import Rule
 
 
 def record_of(

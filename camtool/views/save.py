@@ -8,10 +8,11 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from camtool.choices import Kind, Rule
 from camtool.files import write_atomically
 from camtool.images.write import encode
 from camtool.views.overlay import Look, overlays_of
@@ -22,10 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from camtool.explanation import Explanation
-    from camtool.regions.boxes import Rule
 
-Kind: TypeAlias = Literal["panel", "overlay", "heatmap", "boxes", "npz", "json"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
 PER_CLASS = ("overlay", "heatmap", "boxes")
 
 

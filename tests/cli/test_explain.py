@@ -80,7 +80,7 @@ def test_json_is_one_document_of_the_designs_shape(explain, here: Path) -> None:
     assert list(document) == ["camtool", "device", "dtype", "model", "images", "failed"]
     assert document["camtool"] == camtool.__version__
     assert (document["device"], document["dtype"]) == ("cpu", "float32")
-    assert set(document["model"]) == {"name", "weights", "sha256", "classes", "head"}
+    assert set(document["model"]) == {"name", "weights", "sha256", "classes", "method", "head"}
     assert document["model"]["classes"] == 5
     assert len(document["model"]["sha256"]) == 64
     head = document["model"]["head"]
@@ -96,7 +96,8 @@ def test_json_is_one_document_of_the_designs_shape(explain, here: Path) -> None:
         assert len(image["explanations"]) == 2
         for found in image["explanations"]:
             assert set(found) == {
-                "index", "label", "logit", "probability", "bias", "map", "boxes",
+                "index", "label", "versus", "logit", "probability", "bias", "residual", "map",
+                "boxes",
             }  # fmt: skip
             assert set(found["map"]) == {"height", "width", "min", "max", "mean"}
             assert found["map"]["mean"] + found["bias"] == pytest.approx(found["logit"], abs=1e-5)
@@ -155,11 +156,13 @@ def test_options_are_taken(explain, here: Path, options: tuple[str, ...]) -> Non
         (("-t", "crane"), "matches 2 classes"),
         (("-t", "zebra"), "the nearest are"),
         (("-t", "5"), "not in 0..4"),
-        (("--fit", "stretch"), "--fit must be one of whole, crop, squash"),
-        (("--dtype", "int8"), "--dtype must be one of"),
+        (("--fit", "stretch"), "--fit"),
+        (("--dtype", "int8"), "--dtype"),
         (("--save", "panel,gif"), "--save takes"),
-        (("--normalize", "max"), "normalize must be"),
+        (("--normalize", "max"), "--normalize"),
         (("--colormap", "nope"), "nope"),
+        (("--method", "shap"), "--method takes auto, cam"),
+        (("--mean", "a,b"), "--mean takes numbers"),
         (("-k", "0"), "--topk"),
         (("--opacity", "2"), "--opacity"),
     ],
