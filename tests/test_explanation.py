@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -171,3 +174,49 @@ def test_a_jpeg_keeps_the_colours() -> None:
 def test_a_picture_too_large_for_a_jpeg_is_an_error_that_says_what_to_do() -> None:
     with pytest.raises(OSError, match="65501×1 pixels are too many for a JPEG; choose PNG"):
         encode(np.zeros((1, 65_501, 3), np.uint8), ".jpg")
+
+
+ELSEWHERE = """
+import pickle, sys
+import numpy as np
+explanation = pickle.loads(sys.stdin.buffer.read())
+found = {
+    "overlay": np.asarray(explanation.overlay()).tobytes(),
+    "panel": explanation._repr_png_(),
+    "boxes": [explanation.boxes(k, 0.3) for k in range(3)],
+    "record": explanation.to_dict(),
+    "heat": explanation.heatmap(1).tobytes(),
+}
+sys.stdout.buffer.write(pickle.dumps(found))
+"""
+
+
+@pytest.mark.parametrize("fit", ["whole", "crop"])
+def test_another_process_draws_and_boxes_a_pickled_one_the_same(fit, whole, crop) -> None:
+    explanation = whole if fit == "whole" else crop
+    content = pickle.dumps(explanation)
+    done = subprocess.run(
+        [sys.executable, "-c", ELSEWHERE], input=content, capture_output=True, check=True
+    )
+    assert pickle.loads(done.stdout) == {
+        "overlay": np.asarray(explanation.overlay()).tobytes(),
+        "panel": explanation._repr_png_(),
+        "boxes": [explanation.boxes(k, 0.3) for k in range(3)],
+        "record": explanation.to_dict(),
+        "heat": explanation.heatmap(1).tobytes(),
+    }
+
+
+def test_it_is_frozen_and_holds_data_alone(whole) -> None:
+    with pytest.raises(AttributeError):
+        whole.maps = None
+    kinds = {type(value) for value in vars(whole).values()}
+    assert kinds <= {str, bool, tuple, np.ndarray, type(whole.geometry)}
+
+
+def test_the_mask_is_what_the_components_cover(whole) -> None:
+    for rule in ("max", "percentile", "otsu"):
+        mask = whole.mask(0, 0.5, rule)
+        assert mask.sum() == sum(one.area for one in whole.components(0, 0.5, rule))
+        for x0, y0, x1, y1 in whole.boxes(0, 0.5, rule):
+            assert mask[y0:y1, x0:x1].any()

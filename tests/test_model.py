@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import os
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from torchvision.transforms._presets import ImageClassification
 from torchvision.transforms.functional import normalize, to_tensor
 
 import camtool
+from camtool.device import true_float32
 from camtool.errors import ModelError, TargetError
 from camtool.images import FITS, geometry_of
 from camtool.networks import zoo
@@ -332,3 +334,123 @@ def test_a_module_on_the_gpu_stays_there() -> None:
     assert camtool.load(module).device.type == "cuda"
     _adds_up(camtool.load(module, device="cpu").explain(_picture(90, 60)))
     assert module.fc.weight.is_cuda
+
+
+def test_targets_may_differ_from_picture_to_picture(resnet) -> None:
+    pictures = [_picture(120, 90, seed) for seed in range(5)]
+    targets = [3, "tabby", ["goldfish", 7], None, ("tabby", "goldfish")]
+    found = resnet.explain_batch(pictures, targets)
+    assert [each.indices.tolist() for each in found[:3]] == [[3], [281], [1, 7]]
+    assert found[3].indices.tolist() == [int(found[3].all_logits.argmax())]
+    for picture, target, each in zip(pictures, targets, found, strict=True):
+        alone = resnet.explain(picture, target)
+        np.testing.assert_allclose(each.maps, alone.maps, atol=1e-4)
+        _adds_up(each)
+
+
+def test_one_target_serves_every_picture(resnet) -> None:
+    pictures = [_picture(120, 90, seed) for seed in range(3)]
+    for target in (281, "tabby"):
+        assert all(e.indices.tolist() == [281] for e in resnet.explain_batch(pictures, target))
+
+
+def test_as_many_targets_as_pictures(resnet) -> None:
+    with pytest.raises(ValueError, match="3 targets for 1 pictures"):
+        resnet.explain_batch([_picture(90, 90)], [1, 2, 3])
+    with pytest.raises(ValueError, match="a pair of classes"):
+        resnet.explain(_picture(90, 90), (1, 2, 3))
+
+
+def test_a_contrast_is_the_difference_of_two_maps(resnet) -> None:
+    picture = _picture(120, 90)
+    plain = resnet.explain(picture, [281, 1])
+    contrast = resnet.explain(picture, [("tabby", "goldfish"), 1])
+    assert contrast.versus == ("goldfish", "")
+    assert contrast.titles == ("tabby rather than goldfish", "goldfish")
+    scale = np.ptp(plain.maps)
+    assert np.abs(contrast.maps[0] - (plain.maps[0] - plain.maps[1])).max() <= 1e-5 * scale
+    assert np.abs(contrast.maps[1] - plain.maps[1]).max() <= 1e-5 * scale
+    assert contrast.logits[0] == pytest.approx(plain.logits[0] - plain.logits[1], abs=1e-4)
+    assert contrast.rank(0) == plain.rank(0)
+    _adds_up(contrast)
+    assert contrast.exact
+
+
+def test_tensors_that_are_normalised_already(resnet) -> None:
+    pictures = [_picture(SIZE, SIZE, seed) for seed in range(5)]
+    inputs = torch.stack(
+        [normalize(to_tensor(Image.fromarray(picture)), MEAN, STD) for picture in pictures]
+    )
+    labels = torch.tensor([3, 281, 1, 7, 5])
+    for found in (
+        resnet.explain_tensor(inputs, labels, batch_size=2),
+        resnet.explain_tensor(inputs.double(), labels.numpy()),
+    ):
+        for picture, label, each in zip(pictures, labels.tolist(), found, strict=True):
+            expected = resnet.explain(picture, label)
+            assert each.geometry == expected.geometry
+            np.testing.assert_array_equal(each.image, picture)
+            assert np.abs(each.maps - expected.maps).max() <= 1e-5 * np.ptp(expected.maps)
+            assert each.heatmap().shape == (SIZE, SIZE)
+    (one,) = resnet.explain_tensor(inputs[0], topk=3)
+    assert one.maps.shape[0] == 3
+    with pytest.raises(ValueError, match=r"normalised float \[N,C,H,W\]"):
+        resnet.explain_tensor(torch.zeros(3, 3))
+    with pytest.raises(ValueError, match="not uint8"):
+        resnet.explain_tensor(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
+
+
+def test_preprocessing_may_be_given() -> None:
+    spec = camtool.Preprocessing(size=64, resize=64, mean=(0.5,) * 3, std=(0.25,) * 3)
+    module = zoo.random_module("resnet18")
+    model = camtool.load(module, preprocessing=spec, device="cpu")
+    assert model.preprocessing == spec
+    picture = _picture(64, 64)
+    inputs = (to_tensor(Image.fromarray(picture)) - 0.5) / 0.25
+    with torch.inference_mode():
+        logits = module(inputs[None])[0]
+    np.testing.assert_allclose(model.explain(picture).all_logits, logits, atol=1e-4)
+
+
+def test_process_wide_settings_are_held_by_the_first_and_restored_by_the_last() -> None:
+    backends = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)
+    before = [backend.fp32_precision for backend in backends]
+    changes = []
+    both_in, first_out = threading.Barrier(2), threading.Event()
+
+    def first() -> None:
+        with true_float32():
+            both_in.wait()
+        first_out.set()
+
+    def second() -> None:
+        with true_float32():
+            both_in.wait()
+            first_out.wait()
+            changes.append([backend.fp32_precision for backend in backends])
+
+    threads = [threading.Thread(target=work) for work in (first, second)]
+    for backend in backends:
+        backend.fp32_precision = "tf32"
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert changes == [["ieee", "ieee"]]
+        assert [backend.fp32_precision for backend in backends] == ["tf32", "tf32"]
+    finally:
+        for backend, value in zip(backends, before, strict=True):
+            backend.fp32_precision = value
+
+
+def test_a_network_in_training_is_not_trained_on_by_a_neighbour() -> None:
+    module = nn.Sequential(
+        nn.Conv2d(3, 4, 16, 16), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(4, 2),
+    ).train()  # fmt: skip
+    model = camtool.load(module, device="cpu", size=64)
+    with model.running():
+        model.explain(_picture(64, 64))
+        assert not module.training
+    assert module.training

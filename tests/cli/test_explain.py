@@ -124,30 +124,92 @@ def test_output_may_name_the_panel(explain, here: Path) -> None:
     assert "give a folder" in both.stderr
 
 
+@pytest.fixture(scope="module")
+def answer(shared: Path):
+    """What the API gives for the first picture."""
+    labels = shared / "labels.txt"
+    model = camtool.load("squeezenet1_1", shared / "mine.pth", labels, "cpu", size=64)
+    return model.explain(shared / "one.png", topk=3)
+
+
 @pytest.mark.parametrize(
-    "options",
+    ("options", "look"),
     [
-        ("--fit", "crop"),
-        ("--fit", "squash"),
-        ("--signed", "--normalize", "shared"),
-        ("--colormap", "jet", "--opacity", "0.4"),
-        ("--normalize", "none", "--full-scale", "3"),
-        ("--dtype", "bfloat16"),
-        ("--batch-size", "1", "--threshold", "0.5"),
-        ("-t", "dog", "-t", "0"),
+        (("--signed",), {"signed": True}),
+        (("--colormap", "jet"), {"colormap": "jet"}),
+        (("--opacity", "0.2"), {"opacity": 0.2}),
+        (("--normalize", "none", "--full-scale", "3"), {"normalize": "none", "full_scale": 3.0}),
     ],
 )
-def test_options_are_taken(explain, here: Path, options: tuple[str, ...]) -> None:
-    result = explain(here / "one.png", "--json", *options)
+def test_options_of_the_look_are_seen(explain, here: Path, answer, options, look) -> None:
+    result = explain(here / "one.png", "--save", "overlay", "--no-boxes", *options)
     assert result.exit_code == 0, result.stderr
-    document = json.loads(result.stdout)
-    explained = document["images"][0]["explanations"]
-    if "--fit" in options:
-        assert document["images"][0]["geometry"]["fit"] == options[1]
-    if "-t" in options:
-        assert [found["label"] for found in explained] == ["dog", "cat"]
-    if "--dtype" in options:
-        assert document["dtype"] == "bfloat16"
+    written = np.asarray(Image.open(here / "one.overlay-1.png"))
+    np.testing.assert_array_equal(written, np.asarray(answer.overlay(0, **look)))
+    assert (written != np.asarray(answer.overlay(0))).any()
+
+
+def test_a_shared_scale_is_seen(explain, here: Path, answer) -> None:
+    words = ("--save", "overlay", "--no-boxes", "--normalize", "shared")
+    assert explain(here / "one.png", *words).exit_code == 0
+    second = int(np.argmin(answer.maps.max((1, 2))))
+    written = np.asarray(Image.open(here / f"one.overlay-{second + 1}.png"))
+    assert (written != np.asarray(answer.overlay(second))).any()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("--threshold", "0.7"), ("--threshold-rule", "otsu"), ("--threshold-rule", "percentile")],
+)
+def test_threshold_and_its_rule_move_the_boxes(explain, here: Path, answer, options) -> None:
+    result = explain(here / "one.png", "--json", "--save", "none", *options)
+    found = json.loads(result.stdout)["images"][0]["explanations"]
+    boxes = [[tuple(box["box"]) for box in one["boxes"]] for one in found]
+    chosen = {"--threshold": "0.2", "--threshold-rule": "max", options[0]: options[1]}
+    threshold, rule = float(chosen["--threshold"]), chosen["--threshold-rule"]
+    assert boxes == [answer.boxes(k, threshold, rule) for k in range(3)]
+    assert boxes != [answer.boxes(k) for k in range(3)]
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_the_batch_size_is_that_of_the_forward_passes(explain, here, monkeypatch, size) -> None:
+    seen, explain_indices = [], camtool.CamModel.explain_indices
+
+    def counted(self, batch, *arguments):
+        seen.append(len(batch))
+        return explain_indices(self, batch, *arguments)
+
+    monkeypatch.setattr(camtool.CamModel, "explain_indices", counted)
+    pictures = [here / "one.png", shutil.copy(here / "one.png", here / "copy.png")]
+    assert explain(*pictures, "--save", "none", "-b", size).exit_code == 0
+    assert seen == [1, 1] if size == 1 else [2]
+
+
+def test_fit_dtype_and_targets_are_taken(explain, here: Path) -> None:
+    words = ("--fit", "crop", "--dtype", "bfloat16", "-t", "dog", "-t", "0")
+    document = json.loads(explain(here / "one.png", "--json", *words).stdout)
+    assert document["dtype"] == "bfloat16"
+    image = document["images"][0]
+    assert image["geometry"]["fit"] == "crop"
+    assert [found["label"] for found in image["explanations"]] == ["dog", "cat"]
+
+
+def test_numbers_of_the_input_are_taken(explain, here: Path, shared: Path) -> None:
+    words = ("--mean", "0.5,0.5,0.5", "--std", "0.25 0.25 0.25", "--interpolation", "nearest")
+    document = json.loads(explain(here / "one.png", "--json", "-k", 1, *words).stdout)
+    spec = camtool.Preprocessing(64, 73, (0.5,) * 3, (0.25,) * 3, "nearest")
+    model = camtool.load("squeezenet1_1", shared / "mine.pth", device="cpu", preprocessing=spec)
+    expected = float(model.explain(here / "one.png").logits[0])
+    found = document["images"][0]["explanations"][0]["logit"]
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_exact_refuses_what_does_not_add_up(explain, here: Path, monkeypatch) -> None:
+    assert explain(here / "one.png", "--save", "none", "--exact").exit_code == 0
+    monkeypatch.setattr("camtool.heads.head.TOLERANCE", 1e-12)
+    result = explain(here / "one.png", "--save", "none", "--exact")
+    assert result.exit_code == 3
+    assert "do not add up" in result.stderr
 
 
 @pytest.mark.parametrize(
