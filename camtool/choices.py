@@ -16,6 +16,9 @@ Interpolation: TypeAlias = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 Exactness: TypeAlias = Literal["measure", "require"]
 """Whether maps that do not add up to the logits are told of, or refused."""
 
+Activation: TypeAlias = Literal["auto", "softmax", "sigmoid", "none"]
+"""What makes probabilities of logits; "auto" is sigmoid for a single logit, else softmax."""
+
 Rule: TypeAlias = Literal["max", "percentile", "otsu"]
 """Where a map is cut: at a share of its maximum, at a share of its pixels, or by Otsu 1979."""
 

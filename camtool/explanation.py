@@ -45,7 +45,8 @@ class Explanation:
         bias: float32 [K], the part of each logit that belongs to no place.
         residual: float32 [K], what map and bias leave of each logit, in logits.
         exact: Whether every residual is within 1e-5 of the spread of all logits.
-        probabilities: float32 [K], softmax over all classes.
+        probabilities: float32 [K], softmax over all classes or sigmoid of each; NaN where the
+            logits are no odds.
         all_logits: float32 [classes].
         model: Name of the network.
         method: Name of the method that made the maps.
@@ -71,7 +72,7 @@ class Explanation:
 
     def __repr__(self) -> str:
         found = ", ".join(
-            f"{title} {probability:.1%}"
+            title if np.isnan(probability) else f"{title} {probability:.1%}"
             for title, probability in zip(self.titles, self.probabilities, strict=True)
         )
         return f"<Explanation of {self.name}: {found}>"
@@ -81,6 +82,11 @@ class Explanation:
         """What each map speaks for: its label, or both labels of a contrast."""
         pairs = zip(self.labels, self.versus, strict=True)
         return tuple(f"{one} rather than {other}" if other else one for one, other in pairs)
+
+    def probability(self, k: int = 0) -> float | None:
+        """Probability of the k-th explained class; None where the logits are no odds."""
+        value = float(self.probabilities[k])
+        return None if np.isnan(value) else value
 
     def rank(self, k: int = 0) -> int:
         """Place of the k-th explained class among all, 1 the first."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from camtool.choices import Exactness, Fit
+from camtool.choices import Activation, Exactness, Fit
 from camtool.model import CamModel
 from camtool.networks import Preprocessing, load_network
 
@@ -27,6 +27,7 @@ def load(
     preprocessing: Preprocessing | None = None,
     method: str = "auto",
     exact: Exactness = "measure",
+    activation: Activation = "auto",
 ) -> CamModel:
     """Load a network and find the head that its class activation maps come from.
 
@@ -46,6 +47,8 @@ def load(
         method: What makes the maps; "auto" takes the class activation map.
         exact: "measure": every explanation says how far its maps are from adding up; "require":
             refuse a network whose maps do not.
+        activation: What makes probabilities of the logits; "auto" is sigmoid for a single logit,
+            else softmax. "none" gives no probabilities.
 
     Raises:
         ModelError: The network can't be had, or is not what was asked.
@@ -61,4 +64,5 @@ def load(
         preprocessing=preprocessing,
         method=method,
         exact=exact,
+        activation=activation,
     )

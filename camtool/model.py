@@ -6,13 +6,13 @@ import copy
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from camtool.choices import Exactness, Fit
+from camtool.choices import Activation, Exactness, Fit
 from camtool.device import Held, pick_device, pick_dtype, true_float32
 from camtool.errors import HeadError, ModelError
 from camtool.explanation import Explanation
@@ -47,6 +47,7 @@ class CamModel:
         network: The network and what is known of it.
         head: How its logits come from its feature maps, with its measured error.
         method: Name of the method that makes the maps.
+        activation: What makes probabilities of the logits: softmax, sigmoid or none.
         labels: One for each class.
         device: Where it runs.
         dtype: Number format of the body; the maps are float32 always.
@@ -66,6 +67,7 @@ class CamModel:
         preprocessing: Preprocessing | None = None,
         method: str = "auto",
         exact: Exactness = "measure",
+        activation: Activation = "auto",
     ) -> None:
         if fit not in FITS:
             raise ValueError(f"fit must be one of {', '.join(FITS)}, not {fit!r}")
@@ -81,6 +83,7 @@ class CamModel:
         self.method, self._method = find_method(method)
         self.head: Head = find_head(self._module, self.preprocessing.size)
         _check_exactness(self.head, exact)
+        self.activation = _activation(activation, self.head.classes)
         self.labels = labels_for(network, labels, self.head.classes)
         self._body = self._cast()
         self._fused = False
@@ -270,7 +273,7 @@ class CamModel:
         versus: Tensor,
         found: Sequence[Tensor],
     ) -> list[Explanation]:
-        probabilities = logits.softmax(1).gather(1, chosen)
+        probabilities = _probabilities(logits, self.activation).gather(1, chosen)
         # One copy to the host for the whole batch; class indices fit float32 exactly below 2^24.
         parts = [*found, probabilities, logits, chosen.float(), versus.float()]
         packed = torch.cat([part.flatten(1) for part in parts], 1).cpu().numpy()
@@ -310,12 +313,17 @@ class CamModel:
             bias=bias.copy(),
             residual=residual,
             exact=bool(np.abs(residual).max() <= TOLERANCE * spread),
-            probabilities=probabilities.copy(),
+            probabilities=self._told(probabilities),
             all_logits=all_logits.copy(),
             model=self.network.name,
             method=self.method,
             layer=self.head.features,
         )
+
+    def _told(self, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+        if self.activation == "none":
+            return np.full_like(probabilities, np.nan)
+        return probabilities.copy()
 
     def resolve(self, targets: Target | Sequence[Target] | None) -> list[Choice]:
         """Class indices of one picture's targets; empty for None.
@@ -475,6 +483,7 @@ class CamModel:
             "sha256": self.network.sha256,
             "classes": self.head.classes,
             "method": self.method,
+            "activation": self.activation,
             "head": self.head.describe(),
         }
 
@@ -487,6 +496,19 @@ def _check_exactness(head: Head, exact: Exactness) -> None:
             f"the class maps of {head.features} do not add up to the logits: the error is "
             f"{head.max_error:.1e} of their spread, the tolerance {TOLERANCE:.0e}"
         )
+
+
+def _activation(activation: Activation, classes: int) -> Activation:
+    if activation not in get_args(Activation):
+        known = ", ".join(get_args(Activation))
+        raise ValueError(f"activation must be one of {known}, not {activation!r}")
+    if activation == "auto":
+        return "sigmoid" if classes == 1 else "softmax"
+    return activation
+
+
+def _probabilities(logits: Tensor, activation: Activation) -> Tensor:
+    return logits.sigmoid() if activation == "sigmoid" else logits.softmax(1)
 
 
 def _at_least_one(topk: int, batch_size: int) -> None:

@@ -6,6 +6,7 @@ import copy
 import io
 import os
 import threading
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -454,3 +455,27 @@ def test_a_network_in_training_is_not_trained_on_by_a_neighbour() -> None:
         model.explain(_picture(64, 64))
         assert not module.training
     assert module.training
+
+
+@pytest.mark.parametrize("classes", [1, 3])
+def test_probabilities_suit_the_number_of_logits(classes: int, tmp_path) -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        nn.Conv2d(3, 4, 16, 16), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(4, classes),
+    )  # fmt: skip
+    load = partial(camtool.load, module, device="cpu", size=64)
+    picture = _picture(64, 64)
+    logits = torch.from_numpy(load().explain(picture).all_logits)
+    made = {"softmax": logits.softmax(0), "sigmoid": logits.sigmoid()}
+    made["auto"] = made["sigmoid" if classes == 1 else "softmax"]
+    for activation, expected in made.items():
+        found = load(activation=activation).explain(picture, topk=classes)
+        np.testing.assert_allclose(found.probabilities, expected[found.indices], rtol=1e-5)
+    nothing = load(activation="none").explain(picture, topk=classes)
+    assert np.isnan(nothing.probabilities).all()
+    assert nothing.to_dict()["explanations"][0]["probability"] is None
+    assert "nan" not in repr(nothing)
+    nothing.save(tmp_path / "panel.png")
+    with pytest.raises(ValueError, match="activation must be"):
+        load(activation="tanh")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, get_args, get_type_h
 
 import typer
 
-from camtool.choices import Colormap, Dtype, Fit, Interpolation, Kind, Normalize, Rule
+from camtool.choices import Activation, Colormap, Dtype, Fit, Interpolation, Kind, Normalize, Rule
 
 if TYPE_CHECKING:
     from camtool.model import CamModel
@@ -84,6 +84,10 @@ class ModelOptions:
     exact: Annotated[
         bool, typer.Option("--exact", help="Refuse a network whose maps do not add up.")
     ] = False
+    activation: Annotated[
+        Activation,
+        typer.Option("--activation", help="From logits to probabilities; auto by their number."),
+    ] = "auto"
     fit: Annotated[
         Fit | None,
         typer.Option("--fit", help="All of the picture (default), as evaluated, or square."),
@@ -125,6 +129,7 @@ class ModelOptions:
             preprocessing=self._adapted(network.preprocessing),
             method=self.method,
             exact="require" if self.exact else "measure",
+            activation=self.activation,
         )
 
     def _adapted(self, known: Preprocessing) -> Preprocessing:

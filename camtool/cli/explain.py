@@ -121,7 +121,7 @@ def _print_table(record: dict[str, Any], files: dict[str, str | list[str]]) -> N
         table.add_row(
             str(rank),
             escape(found["label"]),
-            f"{found['probability']:.1%}",
+            "-" if found["probability"] is None else f"{found['probability']:.1%}",
             f"{found['logit']:.2f}",
             " ".join(str(side) for side in boxes[0]["box"]),
         )

@@ -87,7 +87,7 @@ def rows_of(item: Item, explanation: Explanation, threshold: float) -> list[Row]
                 "rank": k + 1,
                 "label": label,
                 "index": int(explanation.indices[k]),
-                "probability": float(explanation.probabilities[k]),
+                "probability": explanation.probability(k),
                 "logit": float(explanation.logits[k]),
                 "x0": x0,
                 "y0": y0,

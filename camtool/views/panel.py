@@ -145,7 +145,7 @@ def panel_of(
         Tile(
             image=painted[k],
             label=title,
-            probability=float(explanation.probabilities[k]),
+            probability=explanation.probability(k),
             logit=float(explanation.logits[k]),
             boxes=explanation.boxes(k, threshold, rule)[:1] if boxes else (),
             scale=Scale(-float(high[k]) if look.signed else 0.0, float(high[k])),

@@ -49,7 +49,7 @@ def _class_record(explanation: Explanation, k: int) -> dict[str, Any]:
         "label": explanation.labels[k],
         "versus": explanation.versus[k] or None,
         "logit": float(explanation.logits[k]),
-        "probability": float(explanation.probabilities[k]),
+        "probability": explanation.probability(k),
         "bias": float(explanation.bias[k]),
         "residual": float(explanation.residual[k]),
         "map": {

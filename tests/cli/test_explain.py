@@ -80,7 +80,15 @@ def test_json_is_one_document_of_the_designs_shape(explain, here: Path) -> None:
     assert list(document) == ["camtool", "device", "dtype", "model", "images", "failed"]
     assert document["camtool"] == camtool.__version__
     assert (document["device"], document["dtype"]) == ("cpu", "float32")
-    assert set(document["model"]) == {"name", "weights", "sha256", "classes", "method", "head"}
+    assert set(document["model"]) == {
+        "name",
+        "weights",
+        "sha256",
+        "classes",
+        "method",
+        "activation",
+        "head",
+    }
     assert document["model"]["classes"] == 5
     assert len(document["model"]["sha256"]) == 64
     head = document["model"]["head"]
