@@ -11,12 +11,16 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from camtool.model import CamModel
     from camtool.views.save import Views
 
 SOME_FAILED = 1
 WRONG_USAGE = 2
 NO_MODEL = 3
+
+_ANY_WIDTH = 10_000
 
 Model = Annotated[
     str,
@@ -50,7 +54,11 @@ Target = Annotated[
 ]
 TopK = Annotated[int, typer.Option("--topk", "-k", min=1, help="How many of the best classes.")]
 BatchSize = Annotated[
-    int, typer.Option("--batch-size", min=1, help="Most pictures to a forward pass.")
+    int, typer.Option("--batch-size", "-b", min=1, help="Most pictures to a forward pass.")
+]
+Workers = Annotated[
+    int | None,
+    typer.Option("--workers", "-j", "--num-workers", min=1, help="Threads; default one a core."),
 ]
 Boxes = Annotated[bool, typer.Option("--boxes/--no-boxes", help="Boxes from the maps.")]
 Threshold = Annotated[
@@ -84,6 +92,16 @@ def usage(message: str) -> NoReturn:
     """Leave with the exit code for wrong usage."""
     say(message)
     raise typer.Exit(WRONG_USAGE)
+
+
+def show_table(table: Table) -> None:
+    """Print a table on stdout: as wide as it is where that is no terminal, and cut nowhere."""
+    from rich.console import Console
+
+    for column in table.columns:
+        column.overflow = "fold"
+    width = None if Console().is_terminal else _ANY_WIDTH
+    Console(width=width).print(table)
 
 
 @contextmanager

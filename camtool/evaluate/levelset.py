@@ -39,12 +39,6 @@ class LevelSets:
     boxes: Whole
     areas: Whole
 
-    def at(self, index: int) -> Whole:
-        """Boxes [N, 4] at one threshold, in the order of `boxes.components_from_map`."""
-        here = self.indices == index
-        x0, y0, x1, y1 = self.boxes[here].T
-        return np.asarray(self.boxes[here][np.lexsort((x1, y1, x0, y0, -self.areas[here]))])
-
     def best(self, scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """The highest of the regions' scores [P] at each threshold, [T]; 0 where none is."""
         result: npt.NDArray[np.float64] = np.zeros(self.count)
@@ -80,20 +74,18 @@ def relative_cuts(heatmap: FloatMap, thresholds: npt.ArrayLike) -> npt.NDArray[n
     return (np.asarray(thresholds, dtype=np.float64) * peak).astype(np.float32)
 
 
-def sweep(heatmap: FloatMap, cuts: npt.ArrayLike, *, connectivity: int = 8) -> LevelSets:
-    """All connected regions of `heatmap > cut`, for all cuts at once.
+def sweep(heatmap: FloatMap, cuts: npt.ArrayLike) -> LevelSets:
+    """All connected regions of `heatmap > cut`, diagonal neighbours joined, for all cuts at once.
 
     Args:
         heatmap: [H, W], float32; NaN pixels are never kept.
         cuts: [T], ascending, in the unit of the map.
-        connectivity: 8 joins diagonal neighbours, 4 does not.
 
     Returns:
         Exactly the regions that a connected-component labelling finds at each cut.
 
     Raises:
-        ValueError: If the map is not two-dimensional or empty, the cuts are not ascending, or
-            the connectivity is neither 4 nor 8.
+        ValueError: If the map is not two-dimensional or empty, or the cuts are not ascending.
     """
     values = np.asarray(heatmap, dtype=np.float32)
     limits = np.atleast_1d(np.asarray(cuts, dtype=np.float32))
@@ -101,13 +93,11 @@ def sweep(heatmap: FloatMap, cuts: npt.ArrayLike, *, connectivity: int = 8) -> L
         raise ValueError(f"a map has two dimensions and at least one pixel, got {values.shape}")
     if limits.ndim != 1 or np.any(limits[1:] < limits[:-1]):
         raise ValueError("cuts must be one ascending row of numbers")
-    if connectivity not in (4, 8):
-        raise ValueError(f"connectivity must be 4 or 8, got {connectivity}")
     # A maximum is NaN as soon as one value is.
     if np.isnan(values.max()):
         values = np.where(np.isnan(values), np.float32(-np.inf), values)
     levels = levels_of(values, limits)
-    tree = merge_tree(levels, connectivity)
+    tree = merge_tree(levels)
     if not len(tree.birth):
         none = np.empty(0, dtype=np.int64)
         return LevelSets(len(limits), none, none.reshape(0, 4), none)
@@ -198,7 +188,7 @@ def _states(levels: Levels, tree: MergeTree, count: int) -> LevelSets:
     layout = _Layout.of(tree, side)
     extents = _own_extents(levels, tree, layout)
     areas = _own_areas(levels, tree, layout, count)
-    _take_in(tree, layout, extents, areas)
+    _pass_on_to_elders(tree, layout, extents, areas)
     # Shifted apart, the chains can share one running minimum.
     shift = layout.chain * (2 * side + 4)
     extents -= shift
@@ -258,7 +248,7 @@ def _sparse_areas(cells: Ints, bits: int, tree: MergeTree, layout: _Layout) -> I
     return areas
 
 
-def _take_in(tree: MergeTree, layout: _Layout, extents: Whole, areas: Ints) -> None:
+def _pass_on_to_elders(tree: MergeTree, layout: _Layout, extents: Whole, areas: Ints) -> None:
     """Give what a region holds at its death to the state of the region it merges into."""
     if not tree.order:
         return

@@ -57,12 +57,11 @@ class _Edges(NamedTuple):
     level: Ints
 
 
-def merge_tree(levels: Levels, connectivity: int) -> MergeTree:
-    """The merge tree of an image of levels, in which level 0 belongs to no region.
+def merge_tree(levels: Levels) -> MergeTree:
+    """The merge tree of an image of levels; diagonal neighbours touch, level 0 is in no region.
 
     Args:
         levels: [H, W], integers from 0 on, contiguous.
-        connectivity: 8 joins diagonal neighbours, 4 does not.
     """
     # Everything runs over the flat image: slices of it are contiguous, those of its rows not.
     flat, width = levels.ravel(), levels.shape[1]
@@ -73,10 +72,8 @@ def merge_tree(levels: Levels, connectivity: int) -> MergeTree:
     run_of = np.repeat(np.arange(len(starts), dtype=np.int32), lengths)
     peaks = _row_peaks(slopes.right, width)
     peak_levels = flat[peaks].astype(np.intp)
-    pairs = [_side_pairs(flat, width, starts), _vertical_pairs(flat, width, first)]
-    if connectivity == 8:
-        pairs.append(_diagonal_pairs(flat, width, slopes))
-    edges = _edges(run_of, pairs)
+    sides, above = _side_pairs(flat, width, starts), _vertical_pairs(flat, width, first)
+    edges = _edges(run_of, [sides, above, _diagonal_pairs(flat, width, slopes)])
     region, roots = _contract(peak_levels, edges)
     birth = peak_levels[roots]
     death, into, order = _merge(birth, _saddles(region, edges))
