@@ -14,24 +14,26 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Sheet
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from camtool.evaluate.figures import TITLES, Figure, Metric, PrecisionRecall
 from camtool.evaluate.results import EvaluationResult
-from camtool.views.text import elide
+from camtool.views.text import display_text, elide
 
 # Okabe and Ito, "Color Universal Design" (2008): told apart with every colour-vision deficiency.
 # The dashes tell the curves apart without colour, too.
 STYLES: dict[str, dict[str, Any]] = {
     "network": {"color": "#0072b2", "linestyle": "-", "zorder": 3},
     "centre_box": {"color": "#d55e00", "linestyle": (0, (4, 2))},
-    "whole_image": {"color": "#009e73", "linestyle": (0, (1, 1.5))},
+    # The whole image has all pixels or none: a point.
+    "whole_image": {"color": "#009e73", "linestyle": "none", "marker": "s", "clip_on": False},
 }
 _SWEPT = ("max_box_acc", "max_box_acc_v2_30", "max_box_acc_v2_70")
 _INK, _GREY, _GRID = "#1c1c1e", "#5f5f66", "#e4e4e8"
-_WIDTH, _HEIGHT = 4.9, 4.3
+_WIDTH, _HEIGHT = 5.0, 4.4
 _DPI = 110
 _MOST_COLUMNS = 3
-_TITLE_PIXELS = 420
+_TITLE_PIXELS = 240
 
 
 def draw_curves(result: EvaluationResult) -> Sheet:
@@ -45,19 +47,24 @@ def draw_curves(result: EvaluationResult) -> Sheet:
     rows = max(1, math.ceil(len(shown) / _MOST_COLUMNS))
     columns = max(1, math.ceil(len(shown) / rows))
     size = _WIDTH * columns, _HEIGHT * rows + 0.7
-    sheet = Sheet(figsize=size, dpi=_DPI, facecolor="white", layout="constrained")
+    layout = ConstrainedLayoutEngine(w_pad=0.16, h_pad=0.1)
+    sheet = Sheet(figsize=size, dpi=_DPI, facecolor="white", layout=layout)
     FigureCanvasAgg(sheet)
-    title = elide(f"{result.settings.name} on {found.images:,} pictures", 14, _TITLE_PIXELS)
+    title = display_text(f"{result.settings.name} on {found.images:,} pictures")
+    title = elide(title, 14, _TITLE_PIXELS * columns, middle=True)
     # A dollar sign begins no formula.
-    sheet.suptitle(title, x=0.01, ha="left", fontsize=15, color=_INK, parse_math=False)
+    sheet.suptitle(title, x=0.015, ha="left", fontsize=15, color=_INK, parse_math=False)
     settings = f"{found.mode} mode, fit {result.settings.fit}, input size {result.settings.size}"
     note = f"{settings}; dots mark the best points"
-    sheet.supxlabel(note, x=0.01, ha="left", fontsize=9, color=_GREY)
+    sheet.supxlabel(note, x=0.015, ha="left", fontsize=9, color=_GREY)
     for number, (name, metric) in enumerate(shown.items(), 1):
         axes = sheet.add_subplot(rows, columns, number)
         _prepare(axes, TITLES[name])
         (_precision_recall if name == "pxap" else _threshold_curves)(axes, metric)
-        axes.legend(loc="upper left", bbox_to_anchor=(0, -0.17), frameon=False, fontsize=9)
+        axes.legend(
+            loc="upper left", bbox_to_anchor=(-0.02, -0.15), frameon=False, fontsize=9,
+            labelcolor=_INK,
+        )  # fmt: skip
     return sheet
 
 
