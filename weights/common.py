@@ -1,6 +1,6 @@
 """How much the classes' weights should have in common: localization of training pictures.
 
-    python weights/common.py DATA [--weights weights/gapnet-1.safetensors]
+    python weights/common.py DATA [--weights weights/gapnet-1.safetensors] [--mode reference]
 
 The share added by `release.choose_common` changes no probability but moves the boxes. It is chosen
 on training pictures with their boxes, so that the validation pictures measure it unseen.
@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import get_args
 
+from camtool.evaluate import Mode
 from camtool.evaluate.datasets import Dataset, Findings
 from camtool.networks import load_network
 from camtool.networks.gapnet import GapNet
@@ -43,13 +45,15 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder with Tiny ImageNet's standard layout")
     here = Path(__file__).resolve().parent
     parser.add_argument("--weights", type=Path, default=here / "gapnet-1.safetensors")
+    parser.add_argument("--mode", choices=get_args(Mode), default="plain")
     options = parser.parse_args()
     pictures = boxed(find_root(options.data))
     for share in SHARES:
         network = load_network(options.weights)
         assert isinstance(network.module, GapNet)
         choose_common(network.module, share)
-        print(f"share {share:.2f}: {line(measure(network, pictures))}", flush=True)
+        found = measure(network, pictures, mode=options.mode)
+        print(f"share {share:.2f}: {line(found)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from camtool.evaluate import Mode
 from camtool.evaluate.predictions import MapSettings, MapStore
 from camtool.evaluate.run import evaluate
 from camtool.model import CamModel
@@ -15,7 +16,11 @@ if TYPE_CHECKING:
 
 
 def measure(
-    network: Network, dataset: Dataset, size: int | None = None, device: str = "cpu"
+    network: Network,
+    dataset: Dataset,
+    size: int | None = None,
+    device: str = "cpu",
+    mode: Mode = "plain",
 ) -> EvaluationResult:
     """Measure a network on a data set; no number differs from that of `camtool evaluate`.
 
@@ -24,11 +29,12 @@ def measure(
         dataset: Pictures with their boxes.
         size: Side of the input in pixels; None for the network's own.
         device: Where it runs.
+        mode: As `camtool evaluate --mode`.
     """
     model = CamModel(network, device=device, size=size)
     model.fuse()
     settings, store = MapSettings.of(model), MapStore(None, dataset.root)
-    return evaluate(dataset, settings, store, lambda: model)
+    return evaluate(dataset, settings, store, lambda: model, mode=mode)
 
 
 def line(result: EvaluationResult) -> str:

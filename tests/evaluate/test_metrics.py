@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from camtool.evaluate.iou import box_iou
 from camtool.evaluate.metrics import (
     SIZES,
     BoxAccuracy,
@@ -20,7 +21,6 @@ from camtool.evaluate.metrics import (
     pointing_score,
     to_map,
 )
-from camtool.evaluate.iou import box_iou
 
 THRESHOLDS = default_thresholds(20)
 MAPS = hnp.arrays(

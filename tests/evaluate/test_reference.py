@@ -8,8 +8,8 @@ from camtool.evaluate.iou import box_iou
 from camtool.evaluate.metrics import BoxAccuracy
 from camtool.evaluate.reference import (
     ReferencePxAP,
-    reference_map,
     reference_ious,
+    reference_map,
     reference_thresholds,
     reference_true_boxes,
 )
