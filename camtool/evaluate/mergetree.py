@@ -65,40 +65,32 @@ def merge_tree(levels: Levels) -> MergeTree:
     """
     # Everything runs over the flat image: slices of it are contiguous, those of its rows not.
     flat, width = levels.ravel(), levels.shape[1]
-    slopes = _slopes(flat, width)
-    first = _run_starts(slopes.right, width)
+    right, down = _slopes(flat, width)
+    first = _run_starts(right, width)
     starts = np.flatnonzero(first)
     lengths = np.append(starts[1:], flat.size) - starts
     run_of = np.repeat(np.arange(len(starts), dtype=np.int32), lengths)
-    peaks = _row_peaks(slopes.right, width)
+    peaks = _row_peaks(right, width)
     peak_levels = flat[peaks].astype(np.intp)
     sides, above = _side_pairs(flat, width, starts), _vertical_pairs(flat, width, first)
-    edges = _edges(run_of, [sides, above, _diagonal_pairs(flat, width, slopes)])
+    edges = _edges(run_of, [sides, above, _diagonal_pairs(flat, width, right, down)])
     region, roots = _contract(peak_levels, edges)
     birth = peak_levels[roots]
     death, into, order = _merge(birth, _saddles(region, edges))
-    rows, columns = peaks[peak_levels > 0], _column_peaks(flat, width, slopes.down)
+    rows, columns = peaks[peak_levels > 0], _column_peaks(flat, width, down)
     return MergeTree(birth, death, into, order, rows, columns, run_of, lengths, region)
 
 
-class _Slopes(NamedTuple):
-    """Where levels rise, each [H * W], bool.
+def _slopes(flat: Levels, width: int) -> tuple[Flags, Flags]:
+    """Where a pixel is above its left neighbour, and above the one over it, each [H * W].
 
-    Attributes:
-        right: A pixel is above its left neighbour; true in the first column.
-        down: A pixel is above the one over it; true in the first row.
+    True in the first column, and in the first row.
     """
-
-    right: Flags
-    down: Flags
-
-
-def _slopes(flat: Levels, width: int) -> _Slopes:
     right, down = np.ones((2, flat.size), dtype=bool)
     np.greater(flat[1:], flat[:-1], out=right[1:])
     right[::width] = True
     np.greater(flat[width:], flat[:-width], out=down[width:])
-    return _Slopes(right, down)
+    return right, down
 
 
 def _run_starts(rising: Flags, width: int) -> Flags:
@@ -149,9 +141,10 @@ def _vertical_pairs(flat: Levels, width: int, first: Flags) -> tuple[Ints, Ints,
     return cells, cells + width, level
 
 
-def _diagonal_pairs(flat: Levels, width: int, slopes: _Slopes) -> tuple[Ints, Ints, Levels]:
+def _diagonal_pairs(
+    flat: Levels, width: int, right: Flags, down: Flags
+) -> tuple[Ints, Ints, Levels]:
     """Diagonal neighbours that no path over the two pixels beside them joins as high."""
-    right, down = slopes
     # Of a b / c d only those corners remain where both slopes turn over in the same sense.
     turned = right[1:-width] != right[width + 1 :]
     turned &= down[width:-1] != down[width + 1 :]
