@@ -17,7 +17,7 @@ from camtool.evaluate.mergetree import Levels, MergeTree, merge_tree
 from camtool.opencv import cv2
 from camtool.regions.boxes import FloatMap
 
-Whole = npt.NDArray[np.int32] | npt.NDArray[np.int64]
+Whole = npt.NDArray[np.signedinteger[Any]]
 
 # Of a table of all regions and thresholds: 200 MB for all five. Only noise has so many regions.
 _MOST_CELLS = 1 << 23
@@ -175,7 +175,7 @@ def _states(levels: Levels, tree: MergeTree, count: int) -> LevelSets:
 
 def _own_areas(levels: Levels, tree: MergeTree, count: int) -> Whole:
     """Number of pixels of each region [B, T + 1] at exactly one level."""
-    cells = np.repeat(tree.run_regions * (count + 1), tree.run_lengths)
+    cells = tree.region_of * (count + 1)
     cells += levels.ravel()
     size = len(tree.birth) * (count + 1)
     return np.asarray(np.bincount(cells, minlength=size)[:size].reshape(-1, count + 1))
@@ -187,13 +187,15 @@ def _own_extents(levels: Levels, tree: MergeTree, count: int) -> Whole:
     The peaks of the runs of rows and of columns are enough: they reach as far.
     """
     width = levels.shape[1]
-    extents = np.full((4, len(tree.birth), count + 1), max(levels.shape) + 1, dtype=np.int32)
+    beyond = max(levels.shape) + 1
+    kind = np.int16 if beyond < np.iinfo(np.int16).max else np.int32
+    extents: Whole = np.full((4, len(tree.birth), count + 1), beyond, dtype=kind)
     for axis, peaks, place in (
         (0, tree.column_peaks, tree.column_peaks % width),
         (1, tree.row_peaks, tree.row_peaks // width),
     ):
-        own = tree.run_regions[tree.run_of[peaks]], levels.ravel()[peaks]
-        near = place.astype(np.int32)
+        own = tree.region_of[peaks], levels.ravel()[peaks]
+        near = place.astype(kind)
         np.minimum.at(extents[axis], own, near)
         np.minimum.at(extents[axis + 2], own, -near - 1)
     return extents

@@ -32,10 +32,8 @@ class MergeTree(NamedTuple):
         order: The regions that merge, in the order in which they do.
         row_peaks: Flat indices of one highest pixel of each run of a row, positive ones only.
         column_peaks: The same for the runs of columns.
-        run_of: [H * W], the run of every pixel.
-        run_lengths: The number of pixels of every run.
-        run_regions: The region of every run: at each level at which a pixel of the run counts,
-            it is connected to that region's peak.
+        region_of: [H * W], the region of every pixel: at each level at which the pixel counts, it
+            is connected to that region's peak.
     """
 
     birth: Ints
@@ -44,9 +42,7 @@ class MergeTree(NamedTuple):
     order: list[int]
     row_peaks: Ints
     column_peaks: Ints
-    run_of: npt.NDArray[np.int32]
-    run_lengths: Ints
-    run_regions: Ints
+    region_of: Ints
 
 
 class _Edges(NamedTuple):
@@ -78,7 +74,7 @@ def merge_tree(levels: Levels) -> MergeTree:
     birth = peak_levels[roots]
     death, into, order = _merge(birth, _saddles(region, edges))
     rows, columns = peaks[peak_levels > 0], _column_peaks(flat, width, down)
-    return MergeTree(birth, death, into, order, rows, columns, run_of, lengths, region)
+    return MergeTree(birth, death, into, order, rows, columns, np.repeat(region, lengths))
 
 
 def _slopes(flat: Levels, width: int) -> tuple[Flags, Flags]:

@@ -70,6 +70,13 @@ def test_smooth_maps(seed, side):
     check(heatmap, relative_cuts(heatmap, np.arange(50) / 50))
 
 
+def test_maps_longer_than_a_short_number_holds():
+    heatmap = np.zeros((2, 33_000), np.float32)
+    heatmap[:, 32_900:] = 1
+    heatmap[0, 32_990] = 2
+    check(heatmap, [0.0, 1.0])
+
+
 def test_maps_of_very_many_regions(monkeypatch):
     heatmap = np.random.default_rng(0).standard_normal((40, 50)).astype(np.float32)
     cuts = np.linspace(-1, 1, 60, dtype=np.float32)
