@@ -51,7 +51,7 @@ ZOOM_OUT = (1.2, 3.0)
 DATA_SIZE = 64  # the side of the data's own pictures
 ZOOM_OUT_LARGE = 0.5  # beyond that size a crop is a blur; a small picture on a large one is sharp
 STANDARD_SIZE = 72  # of 64, 72 and 80 the one at which validation pictures did best
-COMMON = 0.2  # of those tried, what localized 2,000 training pictures best
+COMMON = 0.2  # of those tried, what localized 2,000 training pictures best in reference mode
 CALIBRATION = 4000  # training pictures
 
 # glibc returns large blocks to the kernel and faults every page in again at the next batch; on

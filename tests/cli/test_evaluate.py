@@ -61,7 +61,8 @@ def test_numbers_curves_and_cases_are_written_and_the_table_is_printed(run, tmp_
     assert "gone.jpg: the picture is missing" in done.stderr
 
 
-def test_a_redirected_table_is_cut_nowhere(run):
+def test_a_redirected_table_is_cut_nowhere(run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
     done = run("--limit", 2)
     for name, title in TITLES.items():
         if name != "pxap":
