@@ -8,17 +8,18 @@ costs the same memory whether it has ten pictures or a million.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
+from camtool.report.schema import ClassSummary, Deviator, Region
+
 GRID = 16
 
 Floats = npt.NDArray[np.float64]
-Region = tuple[float, float, float, float]
 
 
 @lru_cache(maxsize=4096)
@@ -82,31 +83,6 @@ def evidence(heatmap: npt.ArrayLike, region: Region, size: tuple[int, int]) -> E
     )
 
 
-@dataclass(frozen=True)
-class ClassSummary:
-    """What the maps of one class have in common.
-
-    Attributes:
-        pictures: number of pictures, those without any positive evidence included.
-        silent: pictures whose map has no positive value; they are in no other figure.
-        mean: float64 [GRID, GRID], mean share of the evidence; sums to 1 (0 if all are silent).
-        area: effective part of the picture, ``exp(H(mean)) / GRID**2`` with H the entropy in nats,
-            in (0, 1]; 1 means evidence spread evenly.
-        agreement: mean cosine similarity of two different pictures' evidence grids, in [0, 1];
-            1 means always the same place. None below two pictures.
-        border: part of the pictures whose peak touches the edge of the map.
-        border_chance: what ``border`` would be if peaks fell anywhere with equal chance.
-    """
-
-    pictures: int
-    silent: int
-    mean: Floats
-    area: float
-    agreement: float | None
-    border: float
-    border_chance: float
-
-
 @dataclass
 class _Sums:
     pictures: int = 0
@@ -146,23 +122,29 @@ class ClassAggregator:
         sums.share += found.grid
         sums.unit += found.grid / np.linalg.norm(found.grid)
 
-    def summary(self, key: int) -> ClassSummary:
-        """Figures of class ``key``.
+    def mean(self, key: int) -> Floats:
+        """Mean share of the evidence of class ``key``: [GRID, GRID], sums to 1, or 0 if silent."""
+        sums = self._sums[key]
+        return sums.share / max(sums.pictures - sums.silent, 1)
+
+    def summary(self, key: int, odd: Sequence[Deviator] = ()) -> ClassSummary:
+        """Figures of class ``key``, with its pictures ``odd``.
 
         Raises:
             KeyError: no picture of that class was added.
         """
-        sums = self._sums[key]
+        sums, mean = self._sums[key], self.mean(key)
         seen = sums.pictures - sums.silent
-        mean = sums.share / max(seen, 1)
         return ClassSummary(
+            position=key,
             pictures=sums.pictures,
             silent=sums.silent,
-            mean=mean,
+            mean=np.rint(mean * (255.0 / (mean.max() or 1.0))).astype(np.uint8),
             area=_effective_area(mean),
             agreement=_mean_pairwise_cosine(sums.unit, seen),
             border=sums.border / max(seen, 1),
-            border_chance=sums.border_chance / max(seen, 1),
+            chance=sums.border_chance / max(seen, 1),
+            odd=list(odd),
         )
 
     def deviation(self, key: int, found: Evidence) -> float | None:
@@ -179,7 +161,8 @@ class ClassAggregator:
             return None
         others = np.maximum(sums.share - grid, 0.0)
         cosine = float((grid * others).sum() / (np.linalg.norm(grid) * np.linalg.norm(others)))
-        return min(max(1.0 - cosine, 0.0), 1.0)
+        # Rounded, so that two pictures of a class, which lie equally far apart, compare equal.
+        return round(min(max(1.0 - cosine, 0.0), 1.0), 9)
 
 
 def _effective_area(mean: Floats) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 
@@ -11,13 +12,17 @@ import numpy as np
 import pytest
 
 from camtool.report import write_report
+from camtool.report.schema import KINDS
 
-pytest.importorskip("selenium", reason="the browser tests need selenium")
+if not os.environ.get("CI"):
+    pytest.importorskip("selenium", reason="the browser tests need selenium")
 
 from selenium import webdriver
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
+
+pytestmark = pytest.mark.browser
 
 HOSTILE = [
     "quotes\"and'`.png",
@@ -34,12 +39,30 @@ FLAGS = (
 )
 
 
+# Notes which fields of each record are read; a kind of record is known by its fields.
+WATCH = """
+const fromEntries = Object.fromEntries;
+window.reads = {};
+Object.fromEntries = (entries) => {
+  const record = fromEntries(entries), fields = Object.keys(record);
+  const reads = window.reads[fields] ??= [];
+  const get = (target, name) => {
+    if (fields.includes(name) || !(name in target)) reads.push(String(name));
+    return target[name];
+  };
+  return new Proxy(record, { get });
+};
+"""
+
+
 def _program(*names):
+    """Path of a program; where tests run for the record its absence is a failure, no skip."""
+    missing = pytest.fail if os.environ.get("CI") else pytest.skip
     found = next(filter(None, map(shutil.which, names)), None)
-    return found or pytest.skip(f"none of {', '.join(names)} is on the path")
+    return found or missing(f"none of {', '.join(names)} is on the path")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def browser(tmp_path_factory):
     options = webdriver.ChromeOptions()
     options.binary_location = _program("chromium", "chromium-browser", "google-chrome")
@@ -176,6 +199,12 @@ def test_filter_by_label(page):
     assert page.text("#count") == "47 pictures"
 
 
+def test_labels_to_choose_from(page):
+    names = page.texts("#label option")
+    assert names[:3] == ["All labels", "cat (30)", "dog (10)"]
+    assert len(names) == 1 + 2 + len(HOSTILE)
+
+
 def test_search(page):
     page.press("/", "DOGS/3")
     assert page.cards() == ["dogs/3.png"]
@@ -305,6 +334,23 @@ def test_pictures_with_hostile_names_are_found(page):
         page.wait(lambda: page.js("document.querySelectorAll('.stage img')[1].naturalWidth") == 30)
         page.press(Keys.ARROW_RIGHT)
     page.press(Keys.ESCAPE)
+
+
+def test_every_field_is_read_and_no_other(browser, small):
+    script = browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": WATCH})
+    page = Page(browser, small)
+    browser.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", script)
+    for sort in Select(browser.find_element("id", "sort")).options:
+        page.choose("sort", sort.text)
+    page.press("/", "dogs/3")
+    page.click(".card")
+    page.click("#chips button:nth-child(2)")
+    page.press(Keys.ESCAPE, "/", Keys.ESCAPE)
+    for tab in ("classes", "failed", "run"):
+        page.click(f"#tab-{tab}")
+    reads = {tuple(kind.split(",")): set(names) for kind, names in page.js("reads").items()}
+    assert reads == {kind._fields: set(kind._fields) for kind in KINDS}
+    page.close()
 
 
 def test_dark_and_light(page):
