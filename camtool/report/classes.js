@@ -27,7 +27,7 @@ class Classes {
     this.every = classes.filter((row) => row.position === EVERY_CLASS);
     this.single = classes.filter((row) => row.position !== EVERY_CLASS);
     this.grid = new VirtualGrid(byId("class-list"), {
-      shape: (width) => (width > 900 ? { minWidth: 860, height: 202 } : { minWidth: 320, height: 374 }),
+      shape: (width) => (width > 900 ? { minWidth: 860, height: 202 } : { minWidth: 320, height: 384 }),
       gap: 14, render: (index) => this.row(this.list[index]),
       empty: "No class matches.",
     });

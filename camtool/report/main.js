@@ -96,7 +96,7 @@ class Report {
   fillFailed() {
     const { failed } = this.data;
     this.failed = new VirtualGrid(byId("failed-list"), {
-      shape: (width) => ({ minWidth: width, height: 40 }), gap: 0, empty: "Every picture was explained.",
+      shape: (width) => ({ minWidth: width, height: width > 732 ? 40 : 76 }), gap: 0, empty: "Every picture was explained.",
       render: (index) => {
         const node = element("div", "failure"), { path, reason } = failed[index];
         node.append(element("span", "path", path), element("span", "reason", reason));
@@ -114,6 +114,10 @@ class Report {
     byId("search").addEventListener("input", () => this.update());
     ["label", "sort", "sort-classes"].forEach((id) => {
       byId(id).addEventListener("change", () => this.update());
+    });
+    byId("more").addEventListener("click", (event) => {
+      const open = document.querySelector(".tools").classList.toggle("open");
+      event.currentTarget.setAttribute("aria-expanded", open);
     });
     byId("direction").addEventListener("click", () => {
       this.reversed[this.tab] = !this.reversed[this.tab];

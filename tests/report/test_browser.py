@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sys
+from itertools import combinations
 
 import cv2
 import numpy as np
@@ -384,15 +385,117 @@ def test_ten_thousand_pictures_scroll(browser, large):
     page.close()
 
 
-def test_a_touch_screen_has_no_sideways_scrolling(browser, small):
-    size = {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
+# Name and edges of what a finger aims at: the label of a checkbox, not the checkbox.
+TARGETS = """[...document.querySelectorAll(arguments[0])]
+    .flatMap((root) => [...root.querySelectorAll('button, select, label.check, a, input')])
+    .filter((node) => node.checkVisibility() && node.type !== 'checkbox')
+    .map((node) => {
+        const { left, top, right, bottom } = node.getBoundingClientRect();
+        return [node.id || node.textContent, left, top, right, bottom]; })"""
+
+
+@pytest.fixture(params=[320, 390, 768])
+def touch(request, browser, small):
+    """The page on a touch screen, with its width."""
+    size = {"width": request.param, "height": 740, "deviceScaleFactor": 2, "mobile": True}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": True})
     page = Page(browser, small)
-    for tab in ("pictures", "classes", "failed", "run"):
-        page.click(f"#tab-{tab}")
-        assert page.js("document.documentElement.scrollWidth") <= 390
+    yield page, request.param
+    browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": False})
     browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     page.close()
+
+
+def _open_tools(page):
+    if page.js("document.getElementById('more')?.checkVisibility()"):
+        page.click("#more")
+
+
+def _apart(first, second):
+    _, left, top, right, bottom = first
+    _, x0, y0, x1, y1 = second
+    return x0 >= right - 0.5 or x1 <= left + 0.5 or y0 >= bottom - 0.5 or y1 <= top + 0.5
+
+
+def _check_targets(page, selector, width):
+    found = page.js(TARGETS, selector)
+    for name, left, top, right, bottom in found:
+        assert min(right - left, bottom - top) >= 40 - 0.01, name
+        assert -0.01 <= left <= right <= width + 0.01, name
+    assert [(a[0], b[0]) for a, b in combinations(found, 2) if not _apart(a, b)] == []
+    return {name for name, *_ in found}
+
+
+def test_fingers_reach_every_tool(touch):
+    page, width = touch
+    _open_tools(page)
+    names = _check_targets(page, ".top, .tools", width)
+    assert names >= {"tab-run", "theme", "search", "label", "sort", "direction", "fade"}
+    assert {name.strip() for name in names} >= {"Against", "Boxes"}
+    page.click("#tab-classes")
+    assert "sort-classes" in _check_targets(page, ".top, .tools", width)
+    _check_targets(page, ".about", width)
+    assert page.js("document.querySelectorAll('.strip button').length") > 0
+    sizes = page.js(TARGETS, ".strip")
+    assert all(min(x1 - x0, y1 - y0) >= 40 for _, x0, y0, x1, y1 in sizes)
+
+
+def test_fingers_reach_everything_in_the_large_view(touch):
+    page, width = touch
+    _open_tools(page)
+    page.choose("label", "dog (10)")
+    page.click(".card")
+    assert {"close", "next", "viewer-fade"} <= _check_targets(page, "dialog", width)
+    page.click("#next")
+    page.click("#chips button:nth-child(2)")
+    assert page.text("#viewer-label") == "cat"
+    page.click("#close")
+    page.choose("label", f"<b>{HOSTILE[0]} (1)")
+    page.click(".card")
+    assert "Picture" in _check_targets(page, "dialog", width)
+    page.click("#close")
+
+
+def test_tools_are_wide_enough_to_read_and_to_aim(touch):
+    page, width = touch
+    _open_tools(page)
+    edges = {name: (left, right) for name, left, _, right, _ in page.js(TARGETS, ".tools")}
+    wanted = {"label": 100, "sort": 100, "search": 150, "fade": 100}
+    for name, least in wanted.items():
+        assert edges[name][1] - edges[name][0] >= least, name
+    legend = page.js("document.getElementById('legend').getBoundingClientRect().toJSON()")
+    assert page.js("document.getElementById('legend').checkVisibility()")
+    assert legend["width"] >= 40
+    assert 0 <= legend["left"] <= legend["right"] <= width
+
+
+def test_a_finger_moves_the_slider(touch):
+    page, _ = touch
+    for share in (0.25, 0.75):
+        box = page.js("document.getElementById('fade').getBoundingClientRect().toJSON()")
+        tap = {"x": box["left"] + share * box["width"], "y": box["top"] + box["height"] - 4}
+        page.browser.execute_cdp_cmd("Input.synthesizeTapGesture", tap)
+        page.wait(lambda share=share: abs(page.map_opacity() - share) < 0.1)
+
+
+@pytest.mark.parametrize("touch", [320, 390], indirect=True)
+def test_a_failure_can_be_read_on_a_phone(touch):
+    page, width = touch
+    page.click("#tab-failed")
+    path, reason = (
+        page.js(f"document.querySelector('.failure .{name}').getBoundingClientRect().toJSON()")
+        for name in ("path", "reason")
+    )
+    assert reason["top"] >= path["bottom"]
+    assert min(path["width"], reason["width"]) > width - 60
+
+
+def test_a_touch_screen_has_no_sideways_scrolling(touch):
+    page, width = touch
+    for tab in ("pictures", "classes", "failed", "run"):
+        page.click(f"#tab-{tab}")
+        assert page.js("document.documentElement.scrollWidth") <= width
 
 
 def test_an_empty_folder(browser, tmp_path):
