@@ -8,7 +8,7 @@ costs the same memory whether it has ten pictures or a million.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -18,6 +18,7 @@ import numpy.typing as npt
 from camtool.report.schema import ClassSummary, Deviator, Region
 
 GRID = 16
+ODD = 12
 
 Floats = npt.NDArray[np.float64]
 
@@ -91,10 +92,13 @@ class _Sums:
     border_chance: float = 0.0
     share: Floats = field(default_factory=lambda: np.zeros((GRID, GRID)))
     unit: Floats = field(default_factory=lambda: np.zeros((GRID, GRID)))
+    odd: list[tuple[float, int]] = field(default_factory=list)
 
 
 class ClassAggregator:
     """Running sums of the evidence grids of each class; fixed memory for each class.
+
+    Every picture is given to `update`, and then every picture to `compare`.
 
     Example:
         >>> aggregator = ClassAggregator()
@@ -127,8 +131,8 @@ class ClassAggregator:
         sums = self._sums[key]
         return sums.share / max(sums.pictures - sums.silent, 1)
 
-    def summary(self, key: int, odd: Sequence[Deviator] = ()) -> ClassSummary:
-        """Figures of class ``key``, with its pictures ``odd``.
+    def summary(self, key: int) -> ClassSummary:
+        """Figures of class ``key``; its odd pictures have the numbers that `compare` was given.
 
         Raises:
             KeyError: no picture of that class was added.
@@ -144,8 +148,21 @@ class ClassAggregator:
             agreement=_mean_pairwise_cosine(sums.unit, seen),
             border=sums.border / max(seen, 1),
             chance=sums.border_chance / max(seen, 1),
-            odd=list(odd),
+            odd=[Deviator(-negative, value) for value, negative in sorted(sums.odd)[::-1]],
         )
+
+    def compare(self, key: int, picture: int, found: Evidence) -> None:
+        """Keep picture number ``picture`` if it is among the ODD of its class that deviate most.
+
+        Of equals the earlier is kept.
+        """
+        deviation = self.deviation(key, found)
+        if deviation is None:
+            return
+        odd = self._sums[key].odd
+        heapq.heappush(odd, (deviation, -picture))
+        if len(odd) > ODD:
+            heapq.heappop(odd)
 
     def deviation(self, key: int, found: Evidence) -> float | None:
         """How far a picture that was added lies from the mean of the *other* pictures of its class.
@@ -176,22 +193,3 @@ def _mean_pairwise_cosine(unit_sum: Floats, count: int) -> float | None:
         return None
     pairs = (float((unit_sum**2).sum()) - count) / (count * (count - 1))
     return min(max(pairs, 0.0), 1.0)
-
-
-class Deviators:
-    """The ``keep`` pictures of each class that deviate most, in fixed memory for each class."""
-
-    def __init__(self, keep: int = 12) -> None:
-        self._keep = keep
-        self._heaps: dict[int, list[tuple[float, int]]] = {}
-
-    def add(self, key: int, picture: int, deviation: float) -> None:
-        """Offer picture number ``picture`` of class ``key``; of equals the earlier is kept."""
-        heap = self._heaps.setdefault(key, [])
-        heapq.heappush(heap, (deviation, -picture))
-        if len(heap) > self._keep:
-            heapq.heappop(heap)
-
-    def top(self, key: int) -> list[tuple[int, float]]:
-        """(picture, deviation) of class ``key``, largest deviation first."""
-        return [(-negative, value) for value, negative in sorted(self._heaps.get(key, []))[::-1]]

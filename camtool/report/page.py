@@ -20,7 +20,7 @@ from string import Template
 from typing import IO
 
 from camtool.files import replacing
-from camtool.report.aggregate import ClassAggregator, Deviators, Evidence, evidence
+from camtool.report.aggregate import ClassAggregator, Evidence, evidence
 from camtool.report.rows import ReportRow, json_text, to_class_map, to_picture
 from camtool.report.schema import RECORDS, ClassSummary, Deviator, Failure, Label, Page, Picture
 from camtool.views.colormaps import POSITIVE_DEFAULT, SIGNED_DEFAULT, table
@@ -73,7 +73,6 @@ class _Folder:
     pictures: int = 0
     positions: dict[tuple[int, str], int] = field(default_factory=dict)
     classes: ClassAggregator = field(default_factory=ClassAggregator)
-    deviators: Deviators = field(default_factory=Deviators)
 
     def position(self, row: ReportRow) -> int:
         return self.positions.setdefault((row.index, row.label), len(self.positions))
@@ -108,9 +107,7 @@ def _predicted(picture: Picture) -> Iterator[tuple[int, Evidence]]:
 def _find_deviators(folder: _Folder, spool: IO[bytes]) -> None:
     for number, picture in enumerate(_spooled(folder, spool)):
         for key, found in _predicted(picture):
-            deviation = folder.classes.deviation(key, found)
-            if deviation is not None:
-                folder.deviators.add(key, number, deviation)
+            folder.classes.compare(key, number, found)
 
 
 def _choose(folder: _Folder, limit: int) -> dict[int, int]:
@@ -118,7 +115,7 @@ def _choose(folder: _Folder, limit: int) -> dict[int, int]:
     stride = max(1, -(-folder.pictures // limit))
     chosen = set(range(0, folder.pictures, stride))
     for key in folder.classes:
-        chosen.update(picture for picture, _ in folder.deviators.top(key))
+        chosen.update(picture for picture, _ in folder.classes.summary(key).odd)
     return {picture: place for place, picture in enumerate(sorted(chosen))}
 
 
@@ -157,8 +154,9 @@ def _array(records: Iterable[object]) -> Iterator[str]:
 
 
 def _summary(folder: _Folder, key: int, shown: Mapping[int, int]) -> ClassSummary:
-    top = folder.deviators.top(key)
-    return folder.classes.summary(key, [Deviator(shown[number], value) for number, value in top])
+    summary = folder.classes.summary(key)
+    odd = [Deviator(shown[picture], deviation) for picture, deviation in summary.odd]
+    return summary._replace(odd=odd)
 
 
 def _skeleton(data: str) -> str:

@@ -56,7 +56,7 @@ class Label(NamedTuple):
 class Deviator(NamedTuple):
     """A picture far from the mean of its class."""
 
-    place: int  # of the picture in `Page.pictures`
+    place: int  # of the picture in the folder, on the page in `Page.pictures`
     deviation: float  # from the mean of the others, in [0, 1]
 
 

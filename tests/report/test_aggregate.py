@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from camtool.report.aggregate import GRID, ClassAggregator, Deviators, evidence, overlap
+from camtool.report.aggregate import GRID, ODD, ClassAggregator, evidence, overlap
 
 finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
 maps = hnp.arrays(
@@ -144,10 +144,12 @@ def test_an_unknown_class_is_an_error():
         ClassAggregator().summary(1)
 
 
-@given(st.lists(st.sampled_from([0.0, 0.25, 0.5, 1.0]), max_size=30), st.integers(1, 8))
-def test_deviators_keep_the_largest(values, keep):
-    deviators = Deviators(keep)
-    for picture, value in enumerate(values):
-        deviators.add(0, picture, value)
-    order = sorted(enumerate(values), key=lambda pair: (-pair[1], pair[0]))
-    assert deviators.top(0) == order[:keep]
+@settings(max_examples=30)
+@given(st.lists(st.sampled_from([spot(0, 0), spot(0, 1), spot(4, 4), -spot(1, 1)]), max_size=30))
+def test_the_odd_pictures_are_those_that_deviate_most(heatmaps):
+    aggregator = aggregate([spot(0, 0), *heatmaps])
+    found = [(i, aggregator.deviation(3, seen(heatmap))) for i, heatmap in enumerate(heatmaps)]
+    order = sorted((pair for pair in found if pair[1] is not None), key=lambda pair: -pair[1])
+    for i, heatmap in enumerate(heatmaps):
+        aggregator.compare(3, i, seen(heatmap))
+    assert aggregator.summary(3).odd == order[:ODD]
