@@ -1,4 +1,4 @@
-"""Lines of text as images, in the typeface that Pillow carries."""
+"""Text that can be shown: in a page, or as an image in the typeface that Pillow carries."""
 
 from __future__ import annotations
 
