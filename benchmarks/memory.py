@@ -20,7 +20,6 @@ from torch import nn
 
 import camtool
 from camtool.accelerate.memory import keep_freed_memory
-from camtool.cli.stop import Stop
 from camtool.folder.run import FolderRun, Plan, Summary
 from camtool.views.overlay import Look
 from camtool.views.save import KINDS, Views
@@ -79,7 +78,7 @@ def measure(folder: Path, output: Path, kinds: str) -> dict[int, int]:
         if step and step not in found:
             found[step] = resident()
 
-    FolderRun(model, plan, "float32", note, print).run(Stop())
+    FolderRun(model, plan, note).run()
     found[-1] = resident()
     return found
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from camtool.engines.threads import Failed
+    from camtool.engines.engine import Failed
     from camtool.images.read import ImageSource
     from camtool.networks.load import Labels
 
@@ -359,7 +360,7 @@ class CamModel:
             recursive: Go into sub-folders.
             workers: Threads; None for one a core.
 
-        Yields:
+        Returns:
             Each path with its explanation, or with why there is none; in order.
 
         Raises:
@@ -373,9 +374,14 @@ class CamModel:
         # Runs use models; imported where it is used, the arrow between the rooms stays one-way.
         from camtool.folder.stream import explain_folder
 
-        yield from explain_folder(
+        return explain_folder(
             self, os.fspath(source), targets, topk, batch_size, max_pixels, recursive, workers
         )
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """What has to hold for a whole run is set once, around it."""
+        yield
 
     def describe(self) -> dict[str, Any]:
         """The JSON record of the model."""

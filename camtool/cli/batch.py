@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from camtool.cli import common
+from camtool.cli.stop import INTERRUPTED, leaving, stoppable
+from camtool.engines import ENGINES
 
 if TYPE_CHECKING:
     from camtool.folder.run import Plan, Summary
@@ -30,11 +32,15 @@ def batch(
         typer.Option("--save", help="Any of overlay,panel,heatmap,boxes,npz,json; or none."),
     ] = "overlay",
     picture_format: Annotated[
-        str, typer.Option("--format", help="Of overlays and heatmaps: jpg, png or webp.")
+        Literal["jpg", "png", "webp"], typer.Option("--format", help="Of overlays and heatmaps.")
     ] = "jpg",
     results: Annotated[
         str | None,
-        typer.Option("--results", help="Any of parquet,csv,jsonl; default parquet."),
+        typer.Option(
+            "--results",
+            metavar="[parquet|csv|jsonl],...",
+            help="Tables, one or several; default parquet.",
+        ),
     ] = None,
     coco: Annotated[bool, typer.Option("--coco", help="Write the boxes as COCO JSON too.")] = False,
     report: Annotated[
@@ -57,28 +63,33 @@ def batch(
     dtype: common.Dtype = "float32",
     batch_size: Annotated[
         int | None,
-        typer.Option("--batch-size", min=1, help="Default: 8 on a CPU, measured on a GPU."),
+        typer.Option("--batch-size", "-b", min=1, help="Default: 8 on a CPU, measured on a GPU."),
     ] = None,
-    num_workers: Annotated[
-        int | None, typer.Option("--num-workers", min=1, help="Threads; default one a core.")
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", "--num-workers", "-j", min=1, help="Default: one a core."),
     ] = None,
+    engine: Annotated[
+        str, typer.Option("--engine", metavar=f"[{'|'.join(ENGINES)}]", help="What does the work.")
+    ] = "threads",
     max_pixels: common.MaxPixels = 100_000_000,
 ) -> None:
     """Explain a folder of pictures; stopped at any moment, the same command continues it."""
-    from camtool.folder.run import Plan
+    with leaving(), common.exits():
+        from camtool.folder.run import Plan
 
-    with common.exits():
+        _one_of("--engine", engine, tuple(ENGINES))
         views = common.make_views(
             save, boxes, threshold, signed, colormap, opacity, normalize, full_scale
         )
-        views = replace(views, picture="." + _one_of("--format", picture_format, _PICTURES))
+        views = replace(views, picture=f".{picture_format}")
         plan = Plan(
             source=source,
             output=output,
             views=views,
             targets=tuple(target or ()),
             topk=topk,
-            workers=num_workers,
+            workers=workers,
             formats=_formats(results),
             coco=coco,
             report=report,
@@ -89,13 +100,10 @@ def batch(
         cam = common.load_model(model, weights, labels, device, dtype, fit, size)
         cam.fuse()
         plan = replace(plan, batch_size=batch_size or cam.measured_batch_size())
-        summary = _run(cam, plan, dtype)
-    _tell(summary, plan)
+        summary = _run(cam, plan, engine)
+        _tell(summary, plan)
     if summary.stopped or summary.failed:
-        raise typer.Exit(_code(summary))
-
-
-_PICTURES = ("jpg", "png", "webp")
+        raise typer.Exit(INTERRUPTED if summary.stopped == "interrupted" else common.SOME_FAILED)
 
 
 def _one_of(option: str, value: str, known: tuple[str, ...]) -> str:
@@ -118,26 +126,19 @@ def _formats(results: str | None) -> tuple[str, ...]:
     return wanted
 
 
-def _run(cam: CamModel, plan: Plan, dtype: str) -> Summary:
+def _run(cam: CamModel, plan: Plan, engine: str) -> Summary:
     from camtool.accelerate.memory import keep_freed_memory
     from camtool.cli.progress import progress
-    from camtool.cli.stop import stoppable
     from camtool.folder.discovery import SourceError
     from camtool.folder.run import FolderRun
     from camtool.folder.workspace import RunError
 
     keep_freed_memory()
     try:
-        with stoppable() as stop, progress() as show:
-            return FolderRun(cam, plan, dtype, show, common.say).run(stop)
+        with stoppable() as stopping, progress() as show:
+            return FolderRun(cam, plan, show, common.say, ENGINES[engine]).run(stopping)
     except (SourceError, RunError) as error:
         common.usage(str(error))
-
-
-def _code(summary: Summary) -> int:
-    from camtool.cli.stop import INTERRUPTED
-
-    return INTERRUPTED if summary.stopped == "interrupted" else common.SOME_FAILED
 
 
 def _tell(summary: Summary, plan: Plan) -> None:

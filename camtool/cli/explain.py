@@ -11,8 +11,8 @@ import typer
 from camtool.cli import common
 
 if TYPE_CHECKING:
+    from camtool.engines.engine import Failed
     from camtool.explanation import Explanation
-    from camtool.folder.stream import Failed
     from camtool.model import CamModel
     from camtool.views.save import Views
 
@@ -47,7 +47,8 @@ def explain(
     max_pixels: common.MaxPixels = 100_000_000,
 ) -> None:
     """Show what the network sees in pictures, and where: a panel beside each picture."""
-    from camtool.folder.stream import Failed, explain_stream
+    from camtool.engines.engine import Failed
+    from camtool.engines.stream import explain_stream
 
     with common.exits():
         views = common.make_views(
@@ -89,7 +90,7 @@ class _Writer:
         self.failed.append({"path": failed.name, "reason": failed.reason})
 
     def take(self, path: Path, explanation: Explanation) -> None:
-        from camtool.folder.stream import Failed
+        from camtool.engines.engine import Failed
         from camtool.views.save import save_views
 
         try:

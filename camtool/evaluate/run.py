@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from camtool.engines.threads import Failed, Job, Pipeline, Workers
+from camtool.engines import ENGINES
+from camtool.engines.engine import Failed, Job, Request
+from camtool.engines.settings import differences
 from camtool.evaluate.datasets import Dataset, Problem, Record, load_mask, match_labels
 from camtool.evaluate.evaluation import Evaluation, Mode
 from camtool.evaluate.reference import REFERENCE_SIDE
 from camtool.explanation import Explanation
 from camtool.files import write_atomically
-from camtool.folder.journal import differences
 from camtool.images import MAX_PIXELS
 from camtool.images.resample import upsample
 from camtool.model import CamModel
@@ -321,22 +322,27 @@ class _Source:
 
     def _computed(self, numbers: Sequence[int]) -> Iterator[Measured | Failed]:
         model = self.model()
-        pipeline: Pipeline[Measured | Failed] = Pipeline(
-            model,
-            self._finish,
-            lambda _job, failed: failed,
-            batch_size=self.batch_size,
-            max_pixels=self.max_pixels,
-            workers=Workers.for_folder(model.device, self.workers),
-        )
+        request = Request(batch_size=self.batch_size, max_pixels=self.max_pixels)
+        engine = ENGINES["threads"](model, request, self.workers, print)
         jobs = (Job(n, self.records[n].path, self.records[n].label) for n in numbers)
-        for chunk in pipeline.run(jobs):
+        for chunk in engine.run(jobs, _Measuring(self.records, self.store)):
             yield from chunk
 
-    def _finish(self, job: Job, explanation: Explanation, _milliseconds: float) -> Measured:
+
+@dataclass(frozen=True)
+class _Measuring:
+    """What is made of each picture: its map, kept in the store."""
+
+    records: Sequence[Record]
+    store: Store
+
+    def finish(self, job: Job, explanation: Explanation, _milliseconds: float) -> Measured | Failed:
         measured = Measured.of(explanation)
         self.store.put(self.records[job.number], measured)
         return measured
+
+    def fail(self, _job: Job, failed: Failed) -> Measured | Failed:
+        return failed
 
 
 def _add(outcome: Outcome, record: Record, measured: Measured) -> None:

@@ -137,7 +137,7 @@ def test_nothing_but_bad_pictures(output, tmp_path):
     ("arguments", "told"),
     [
         (("--save", "pictures"), "--save takes"),
-        (("--format", "bmp"), "--format takes"),
+        (("--format", "bmp"), "--format"),
         (("--results", "xlsx"), "--results takes"),
         (("--fit", "stretch"), "--fit must be"),
         (("-t", "no such class"), "no such class"),
