@@ -10,7 +10,7 @@ a  plain classification as torchvision documents it, DataLoader with one worker 
 b  the usual loop with pytorch-grad-cam's GradCAM, overlays as JPEG (needs `pip install grad-cam`)
 c  camtool in float32, without the report
 d  camtool in its fastest setting: bfloat16 where the CPU has AMX, else float32 as in c
-e  camtool's pipeline in the setting of d, classifying only: no maps, nothing written
+e  camtool's engine in the setting of d, classifying only: no maps, nothing written
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ CLASSES = {
     "b": "pytorch-grad-cam, the usual loop",
     "c": "camtool, float32",
     "d": "camtool, fastest setting",
-    "e": "camtool's pipeline, as d, classifying only",
+    "e": "camtool's engine, as d, classifying only",
 }
 
 
@@ -109,7 +109,6 @@ def gradcam(folder: Path, output: Path) -> Callable[[], None]:
 
 
 def camtool_run(dtype: str, folder: Path, output: Path) -> Callable[[], None]:
-    from camtool.cli.stop import Stop
     from camtool.folder.run import FolderRun, Plan
     from camtool.views.overlay import Look
     from camtool.views.save import Views
@@ -119,7 +118,7 @@ def camtool_run(dtype: str, folder: Path, output: Path) -> Callable[[], None]:
     plan = Plan(str(folder), output, views, report=False)
 
     def explain() -> None:
-        summary = FolderRun(model, plan, dtype, lambda _: None, print).run(Stop())
+        summary = FolderRun(model, plan).run()
         if summary.done != summary.total:
             raise RuntimeError(f"{summary.failed} pictures failed")
 
@@ -128,7 +127,9 @@ def camtool_run(dtype: str, folder: Path, output: Path) -> Callable[[], None]:
 
 def classifying(dtype: str, folder: Path, _output: Path) -> Callable[[], None]:
     """The same readers, lanes and batches; the lanes stop at the probabilities."""
-    from camtool.engines.threads import Job, Pipeline, Workers
+    from camtool.engines import ENGINES
+    from camtool.engines.engine import Job, Request
+    from camtool.engines.stream import explain_jobs
 
     model = loaded(dtype)
 
@@ -138,16 +139,11 @@ def classifying(dtype: str, folder: Path, _output: Path) -> Callable[[], None]:
         return [Classified(item.image, *found) for item, *found in zip(batch, *best, strict=True)]
 
     model.explain_indices = classify_batch
-    pipeline: Pipeline[Any] = Pipeline(
-        model,
-        lambda _job, found, _milliseconds: found,
-        lambda _job, failed: failed,
-        workers=Workers.for_folder(model.device),
-    )
+    engine = ENGINES["threads"](model, Request(), None, print)
     jobs = [Job(number, path) for number, path in enumerate(sorted(folder.iterdir()))]
 
     def classify() -> None:
-        for _ in pipeline.run(jobs):
+        for _ in explain_jobs(engine, jobs):
             pass
 
     return classify

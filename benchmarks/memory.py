@@ -22,7 +22,6 @@ from torch import nn
 import camtool
 from camtool.accelerate.memory import keep_freed_memory
 from camtool.choices import Kind
-from camtool.cli.stop import Stop
 from camtool.folder.run import FolderRun, Plan, Summary
 from camtool.views.overlay import Look
 from camtool.views.save import Views
@@ -72,9 +71,8 @@ def measure(folder: Path, output: Path, kinds: str) -> dict[int, int]:
     """Resident bytes by the number of pictures done; of the end under -1."""
     torch.manual_seed(0)
     model = camtool.load(OneConvolution(), device="cpu", size=64)
-    views = Views(
-        tuple(kind for kind in get_args(Kind) if kind in kinds.split(",")), Look(), picture=".jpg"
-    )
+    wanted = tuple(kind for kind in get_args(Kind) if kind in kinds.split(","))
+    views = Views(wanted, Look(), picture=".jpg")
     plan = Plan(str(folder), output, views, formats=("csv", "jsonl"), coco=True)
     found: dict[int, int] = {}
 
@@ -83,7 +81,7 @@ def measure(folder: Path, output: Path, kinds: str) -> dict[int, int]:
         if step and step not in found:
             found[step] = resident()
 
-    FolderRun(model, plan, "float32", note, print).run(Stop())
+    FolderRun(model, plan, note).run()
     found[-1] = resident()
     return found
 

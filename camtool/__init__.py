@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from camtool.engines import Failed
+    from camtool.engines.engine import Failed
     from camtool.errors import HeadError, ModelError, TargetError
     from camtool.explanation import Explanation
     from camtool.images import Geometry, ImageError
@@ -45,7 +45,7 @@ _HOMES = {
     "CamModel": "camtool.model",
     "Component": "camtool.regions",
     "Explanation": "camtool.explanation",
-    "Failed": "camtool.engines",
+    "Failed": "camtool.engines.engine",
     "Geometry": "camtool.images",
     "HeadError": "camtool.errors",
     "ImageError": "camtool.images",

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from camtool.engines import Failed
+    from camtool.engines.engine import Failed
     from camtool.images.read import ImageSource
     from camtool.networks.load import Labels
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 import typer
 
 from camtool.cli import common
+from camtool.cli.stop import INTERRUPTED, leaving, stoppable
+from camtool.engines import ENGINES
 
 if TYPE_CHECKING:
     from camtool.folder.run import Plan, Summary
@@ -36,7 +38,11 @@ def batch(
     ] = "jpg",
     results: Annotated[
         str | None,
-        typer.Option("--results", help="Any of parquet,csv,jsonl; default parquet."),
+        typer.Option(
+            "--results",
+            metavar="[parquet|csv|jsonl],...",
+            help="Tables, one or several; default parquet.",
+        ),
     ] = None,
     coco: Annotated[bool, typer.Option("--coco", help="Write the boxes as COCO JSON too.")] = False,
     report: Annotated[
@@ -53,12 +59,16 @@ def batch(
         typer.Option("--batch-size", "-b", min=1, help="Default: 8 on a CPU, measured on a GPU."),
     ] = None,
     workers: common.Workers = None,
+    engine: Annotated[
+        str, typer.Option("--engine", metavar=f"[{'|'.join(ENGINES)}]", help="What does the work.")
+    ] = "threads",
     max_pixels: common.MaxPixels = 100_000_000,
 ) -> None:
     """Explain a folder of pictures; stopped at any moment, the same command continues it."""
-    from camtool.folder.run import Plan
+    with leaving(), common.exits():
+        from camtool.folder.run import Plan
 
-    with common.exits():
+        common.parts("--engine", engine, tuple(ENGINES))
         plan = Plan(
             source=source,
             output=output,
@@ -76,10 +86,10 @@ def batch(
         cam = network.load()
         cam.fuse()
         plan = replace(plan, batch_size=batch_size or cam.measured_batch_size())
-        summary = _run(cam, plan, network.dtype)
-    _tell(summary, plan)
+        summary = _run(cam, plan, engine)
+        _tell(summary, plan)
     if summary.stopped or summary.failed:
-        raise typer.Exit(_code(summary))
+        raise typer.Exit(INTERRUPTED if summary.stopped == "interrupted" else common.SOME_FAILED)
 
 
 def _formats(results: str | None) -> tuple[str, ...]:
@@ -96,26 +106,19 @@ def _formats(results: str | None) -> tuple[str, ...]:
     return wanted
 
 
-def _run(cam: CamModel, plan: Plan, dtype: str) -> Summary:
+def _run(cam: CamModel, plan: Plan, engine: str) -> Summary:
     from camtool.accelerate.memory import keep_freed_memory
     from camtool.cli.progress import progress
-    from camtool.cli.stop import stoppable
     from camtool.folder.discovery import SourceError
     from camtool.folder.run import FolderRun
     from camtool.folder.workspace import RunError
 
     keep_freed_memory()
     try:
-        with stoppable() as stop, progress() as show:
-            return FolderRun(cam, plan, dtype, show, common.say).run(stop)
+        with stoppable() as stopping, progress() as show:
+            return FolderRun(cam, plan, show, common.say, ENGINES[engine]).run(stopping)
     except (SourceError, RunError) as error:
         common.usage(str(error))
-
-
-def _code(summary: Summary) -> int:
-    from camtool.cli.stop import INTERRUPTED
-
-    return INTERRUPTED if summary.stopped == "interrupted" else common.SOME_FAILED
 
 
 def _tell(summary: Summary, plan: Plan) -> None:

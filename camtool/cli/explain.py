@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from camtool.cli import common
+from camtool.cli.stop import leaving
 
 if TYPE_CHECKING:
+    from camtool.engines.engine import Failed
     from camtool.explanation import Explanation
-    from camtool.folder.stream import Failed
     from camtool.model import CamModel
     from camtool.views.save import Views
 
@@ -37,9 +38,10 @@ def explain(
     max_pixels: common.MaxPixels = 100_000_000,
 ) -> None:
     """Show what the network sees in pictures, and where: a panel beside each picture."""
-    from camtool.folder.stream import Failed, explain_stream
+    from camtool.engines.engine import Failed
+    from camtool.engines.stream import explain_stream
 
-    with common.exits():
+    with leaving(), common.exits():
         views = looks.views(save, boxes)
         cam = network.load()
         writer = _Writer(output, paths, views, as_json)
@@ -77,7 +79,7 @@ class _Writer:
         self.failed.append({"path": failed.name, "reason": failed.reason})
 
     def take(self, path: Path, explanation: Explanation) -> None:
-        from camtool.folder.stream import Failed
+        from camtool.engines.engine import Failed
         from camtool.views.record import record_of
         from camtool.views.save import save_views
 

@@ -1,7 +1,31 @@
-"""Many pictures through the one forward path, whoever does the work."""
+"""Many pictures through the one forward path, whoever does the work.
+
+A new engine is one new file beside `threads.py` and one line in `ENGINES`.
+"""
 
 from __future__ import annotations
 
-from camtool.engines.threads import Failed
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeAlias
 
-__all__ = ["Failed"]
+if TYPE_CHECKING:
+    from camtool.engines.engine import Engine, Request
+    from camtool.model import CamModel
+
+    Factory: TypeAlias = Callable[
+        [CamModel, Request, int | None, Callable[[str], None]],
+        Engine,
+    ]
+
+
+def _threads(
+    model: CamModel, request: Request, workers: int | None, warn: Callable[[str], None]
+) -> Engine:
+    from camtool.engines.threads import ThreadEngine, Workers
+
+    return ThreadEngine(model, request, Workers.for_folder(model.device, workers), warn)
+
+
+ENGINES: dict[str, Factory] = {"threads": _threads}
+"""From a name to what makes the engine, of a model, of what is asked of every picture, of the
+number of workers (None for what suits the machine), and of whom to tell what people should know."""

@@ -1,9 +1,28 @@
-"""What a run's results depend on, and how two runs differ in it."""
+"""What results depend on, and what differs between two runs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from camtool.model import CamModel
+
+
+def model_settings(model: CamModel) -> dict[str, Any]:
+    """Everything of a model that its maps depend on, as JSON, without its labels."""
+    record = model.describe()
+    # The error of the proof has last digits that depend on the machine; and where a file is does
+    # not matter once its content is known.
+    del record["head"]["max_error"]
+    if record["sha256"]:
+        del record["weights"]
+    return {
+        **record,
+        "fit": model.fit,
+        "size": model.preprocessing.size,
+        "dtype": str(model.dtype).removeprefix("torch."),
+    }
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

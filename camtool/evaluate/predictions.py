@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from camtool.engines import ENGINES
+from camtool.engines.engine import Failed, Job, Request, Work
 from camtool.engines.settings import differences
-from camtool.engines.threads import Failed, Job, Pipeline, Workers
 from camtool.evaluate.datasets import Record
 from camtool.explanation import Explanation
 from camtool.files import write_atomically
@@ -274,19 +275,24 @@ def _computed(
     max_pixels: int,
 ) -> Iterator[Prediction | Failed]:
     """The predictions for jobs, numbered by their records, as the network makes them."""
+    request = Request(batch_size=batch_size, max_pixels=max_pixels)
+    engine = ENGINES["threads"](model, request, workers, print)
+    work: Work[Job, Prediction | Failed] = _Keep(records, store)
+    for chunk in engine.run(jobs, work):
+        yield from chunk
 
-    def keep(job: Job, explanation: Explanation, _milliseconds: float) -> Prediction:
+
+@dataclass(frozen=True)
+class _Keep:
+    """Makes predictions of explanations, and keeps them."""
+
+    records: Sequence[Record]
+    store: MapStore
+
+    def finish(self, job: Job, explanation: Explanation, _milliseconds: float) -> Prediction:
         prediction = Prediction.of(explanation)
-        store.put(records[job.number], prediction)
+        self.store.put(self.records[job.number], prediction)
         return prediction
 
-    pipeline: Pipeline[Prediction | Failed] = Pipeline(
-        model,
-        keep,
-        lambda _job, failed: failed,
-        batch_size=batch_size,
-        max_pixels=max_pixels,
-        workers=Workers.for_folder(model.device, workers),
-    )
-    for chunk in pipeline.run(jobs):
-        yield from chunk
+    def fail(self, _job: Job, failed: Failed) -> Failed:
+        return failed

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from camtool.engines.threads import Failed
+from camtool.engines.engine import Failed
 from camtool.evaluate import Mode
 from camtool.evaluate.datasets import Dataset, Problem, Record, load_mask, match_labels
 from camtool.evaluate.evaluator import Evaluator

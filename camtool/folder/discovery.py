@@ -9,8 +9,10 @@ import os
 import stat
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from camtool.engines.engine import Job
 
 LISTS = {".txt", ".csv", ".tsv", ".lst"}
 PICTURES = {
@@ -30,36 +32,40 @@ class SourceError(ValueError):
 
 
 @dataclass(frozen=True)
-class Item:
-    """One picture of a run.
+class Picture(Job):
+    """One picture of a folder run.
 
     Attributes:
-        path: The file.
-        key: Its name in the run: the path relative to the source, "/" between folders; unique.
+        source: The file.
         target: The class that a list asks for, by index or label; None if it asks for none.
+        key: Its name in the run: the path relative to the source, "/" between folders; unique.
     """
 
-    path: Path
-    key: str
+    source: Path
     target: str | None = None
+    key: str = ""
 
 
 @dataclass
-class Found:
+class Source:
     """What a source holds.
 
     Attributes:
-        items: The pictures, in the order of the run.
         root: The folder that has to stay there for the run to make sense.
+        pictures: In the order of the run.
         skipped: Files of a folder that are no pictures by name or by their first bytes.
     """
 
-    items: list[Item]
     root: Path
+    pictures: list[Picture] = field(default_factory=list)
     skipped: int = 0
 
+    def add(self, path: Path, key: str, target: str | None = None) -> None:
+        """Put a picture at the end."""
+        self.pictures.append(Picture(len(self.pictures), path, target, key=key))
 
-def discover(source: str, exclude: Path | None = None, recursive: bool = True) -> Found:
+
+def discover(source: str, exclude: Path | None = None, recursive: bool = True) -> Source:
     """The pictures of a folder, of a pattern, or of a list.
 
     A folder or a pattern gives every file that is a picture by its ending or by its first bytes;
@@ -76,7 +82,7 @@ def discover(source: str, exclude: Path | None = None, recursive: bool = True) -
         SourceError: Nothing is there, or it holds no picture, or a list can't be read.
     """
     path = Path(source)
-    if _is_directory(path):
+    if is_directory(path):
         found = _folder(path, exclude, recursive)
     elif _is_file(path):
         found = _list(path) if path.suffix.lower() in LISTS else _listed([(path, None)])
@@ -84,19 +90,19 @@ def discover(source: str, exclude: Path | None = None, recursive: bool = True) -
         found = _pattern(source, exclude)
     else:
         raise SourceError(f"{source}: no such folder, list or pattern")
-    if not found.items:
+    if not found.pictures:
         raise SourceError(f"{source}: holds no pictures")
     return found
 
 
-def _folder(root: Path, exclude: Path | None, recursive: bool) -> Found:
+def _folder(root: Path, exclude: Path | None, recursive: bool) -> Source:
     left_out = identity(exclude) if exclude else None
     if left_out and left_out == identity(root):
         raise SourceError(f"{root}: is where the results should go too; choose another --output")
-    found = Found([], root)
+    found = Source(root)
     for path, unreadable in _walk(root, left_out, recursive):
         if unreadable or _is_picture(path):
-            found.items.append(Item(path, path.relative_to(root).as_posix()))
+            found.add(path, path.relative_to(root).as_posix())
         else:
             found.skipped += 1
     return found
@@ -141,7 +147,8 @@ def _status(path: Path) -> os.stat_result | None:
         return None
 
 
-def _is_directory(path: Path) -> bool:
+def is_directory(path: Path) -> bool:
+    """Whether a path is a folder; False where it can't be one."""
     status = _status(path)
     return status is not None and stat.S_ISDIR(status.st_mode)
 
@@ -172,14 +179,14 @@ def _is_picture(path: Path) -> bool:
     return start.startswith(_MAGIC) or start[4:8] == b"ftyp"
 
 
-def _pattern(pattern: str, exclude: Path | None) -> Found:
+def _pattern(pattern: str, exclude: Path | None) -> Source:
     left_out = Path(os.path.realpath(exclude)) if exclude else None
     paths, skipped = [], 0
     # Path.glob takes no absolute pattern.
     names = glob.glob(pattern, recursive=True)  # noqa: PTH207
     for path in sorted(map(Path, names), key=lambda path: [*map(os.fsencode, path.parts)]):
         folder = Path(os.path.realpath(path.parent))
-        if _is_directory(path) or left_out in (folder, *folder.parents):
+        if is_directory(path) or left_out in (folder, *folder.parents):
             continue
         if _is_picture(path):
             paths.append(path)
@@ -190,7 +197,7 @@ def _pattern(pattern: str, exclude: Path | None) -> Found:
     return found
 
 
-def _list(path: Path) -> Found:
+def _list(path: Path) -> Source:
     try:
         text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
     except OSError as error:
@@ -238,18 +245,17 @@ def _locate(name: str, folder: Path) -> Path:
     return Path(name) if os.path.lexists(name) and not os.path.lexists(beside) else beside
 
 
-def _listed(pairs: Sequence[tuple[Path, str | None]]) -> Found:
-    root = _common([path for path, _ in pairs])
-    found = Found([], root)
+def _listed(pairs: Sequence[tuple[Path, str | None]]) -> Source:
+    found = Source(_common([path for path, _ in pairs]))
     taken: set[str] = set()
     copies: dict[str, int] = defaultdict(lambda: 1)
     for path, target in pairs:
-        name = key = Path(os.path.relpath(path, root)).as_posix()
+        name = key = Path(os.path.relpath(path, found.root)).as_posix()
         while key in taken:
             copies[name] += 1
             key = f"{name}~{copies[name]}"
         taken.add(key)
-        found.items.append(Item(path, key, target))
+        found.add(path, key, target)
     return found
 
 

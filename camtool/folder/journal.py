@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
 
 import numpy as np
 
-Entry: TypeAlias = dict[str, Any]
+from camtool.folder.entry import Entry, from_record
 
 SYNC_SECONDS = 2.0
 """At most so much finished work is lost with the power; none with the process alone."""
@@ -43,7 +42,7 @@ class Journal:
         numbers = {key: number for number, key in enumerate(keys)}
         end = 0
         for entry, length in _whole_lines(self._path):
-            number = numbers.get(entry["key"])
+            number = numbers.get(entry.key)
             if number is not None:
                 self._offsets[number] = end
             end += length
@@ -54,13 +53,13 @@ class Journal:
         """Note pictures as finished, or as failed.
 
         Args:
-            entries: Number in the run, and what to note; it holds "key".
+            entries: Number in the run, and what to note.
 
         Raises:
             OSError: The file can't be written.
         """
         for number, entry in entries:
-            line = json.dumps(entry, separators=(",", ":")).encode() + b"\n"
+            line = json.dumps(vars(entry), separators=(",", ":")).encode() + b"\n"
             offset = self._stream.tell()
             self._stream.write(line)
             self._offsets[number] = offset
@@ -80,7 +79,7 @@ class Journal:
         with self._path.open("rb") as stream:
             for number in np.flatnonzero(self._offsets >= 0):
                 stream.seek(int(self._offsets[number]))
-                yield int(number), json.loads(stream.readline())
+                yield int(number), from_record(json.loads(stream.readline()))
 
     def close(self) -> None:
         """Have the file on the disk, and let go of it."""
@@ -111,26 +110,6 @@ def _parse(line: bytes) -> Entry | None:
     if not line.endswith(b"\n"):
         return None
     try:
-        entry = json.loads(line)
-    except ValueError:
+        return from_record(json.loads(line))
+    except (ValueError, TypeError, KeyError):
         return None
-    return entry if isinstance(entry, dict) and "key" in entry else None
-
-
-def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What differs between the settings of two runs, a line each: "topk: 1, now 3"."""
-    old, new = dict(_flat(before)), dict(_flat(now))
-    return [
-        f"{key}: {old.get(key)}, now {new.get(key)}"
-        for key in {**old, **new}
-        if old.get(key) != new.get(key)
-    ]
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Settings with those inside others named "outer.inner"."""
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value

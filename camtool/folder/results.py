@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import IO, TypeAlias
 
 from camtool.files import replacing
-from camtool.folder.journal import Entry
-from camtool.folder.record import COLUMNS, Row
+from camtool.folder.entry import COLUMNS, Entry, Explained, Row, Unexplained, box_of
 
 FORMATS = ("parquet", "csv", "jsonl")
 ROWS_AT_ONCE = 4096
@@ -26,19 +25,24 @@ def parquet_available() -> bool:
     return find_spec("pyarrow") is not None
 
 
-def write_results(path: Path, rows: Iterator[Row]) -> None:
-    """Write rows as Parquet, CSV or JSON lines, by the ending of `path`.
+def explained(entries: Entries) -> Iterator[tuple[int, Explained]]:
+    """The pictures that have results, by number."""
+    return ((number, entry) for number, entry in entries() if isinstance(entry, Explained))
+
+
+def write_results(path: Path, entries: Entries) -> None:
+    """Write a row for each class explained as Parquet, CSV or JSON lines, by the ending of `path`.
 
     Names that are no Unicode (a file name may hold any bytes) have those bytes escaped.
     """
-    rows = (_clean(row) for row in rows)
+    rows = (_clean(row) for _, entry in explained(entries) for row in entry.rows)
     if path.suffix == ".parquet":
         _write_parquet(path, rows)
     elif path.suffix == ".csv":
         with replacing(path) as stream:
             writer = csv.writer(_UnixLines(stream))
             writer.writerow(COLUMNS)
-            writer.writerows([row[name] for name in COLUMNS] for row in rows)
+            writer.writerows(row.values() for row in rows)
     else:
         with replacing(path) as stream:
             stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
@@ -54,8 +58,9 @@ class _UnixLines:
         return self._stream.write(line.removesuffix("\r\n") + "\n")
 
 
-def _clean(row: Row) -> Row:
-    return {key: _text(value) if type(value) is str else value for key, value in row.items()}
+def _clean(row: Row) -> dict[str, object]:
+    """A row with what is no Unicode escaped."""
+    return {name: _text(value) if type(value) is str else value for name, value in row.items()}
 
 
 def _text(name: str) -> str:
@@ -63,7 +68,7 @@ def _text(name: str) -> str:
     return name.encode("utf-8", "backslashreplace").decode()
 
 
-def _write_parquet(path: Path, rows: Iterator[Row]) -> None:
+def _write_parquet(path: Path, rows: Iterator[dict[str, object]]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -74,13 +79,20 @@ def _write_parquet(path: Path, rows: Iterator[Row]) -> None:
             writer.write_table(pa.Table.from_pylist(some, schema=schema))
 
 
-def write_failed(path: Path, failed: Iterator[tuple[str, str]]) -> int:
+def failures(entries: Entries) -> Iterator[tuple[str, str]]:
+    """Key and reason of every picture that could not be explained."""
+    for _, entry in entries():
+        if isinstance(entry, Unexplained):
+            yield entry.key, entry.failed
+
+
+def write_failed(path: Path, entries: Entries) -> int:
     """Write path and reason of every picture that failed; return their number."""
     count = 0
     with replacing(path) as stream:
         writer = csv.writer(_UnixLines(stream))
         writer.writerow(("path", "reason"))
-        for name, reason in failed:
+        for name, reason in failures(entries):
             writer.writerow((_text(name), reason))
             count += 1
     return count
@@ -91,9 +103,8 @@ def write_timings(path: Path, entries: Entries) -> None:
     with replacing(path) as stream:
         writer = csv.writer(_UnixLines(stream))
         writer.writerow(("path", "milliseconds"))
-        for _, entry in entries():
-            if "milliseconds" in entry:
-                writer.writerow((_text(entry["key"]), entry["milliseconds"]))
+        for _, entry in explained(entries):
+            writer.writerow((_text(entry.key), entry.milliseconds))
 
 
 def write_coco(path: Path, entries: Entries, labels: Sequence[str]) -> None:
@@ -111,33 +122,31 @@ def write_coco(path: Path, entries: Entries, labels: Sequence[str]) -> None:
         stream.write(f'],"categories":{json.dumps(categories)}}}\n')
 
 
-def _write_list(stream: IO[str], records: Iterator[Row]) -> None:
+def _write_list(stream: IO[str], records: Iterator[dict[str, object]]) -> None:
     for number, record in enumerate(records):
         stream.write(("," if number else "") + "\n" + json.dumps(record))
 
 
-def _coco_images(entries: Entries) -> Iterator[Row]:
-    for number, entry in entries():
-        for row in entry.get("rows", ())[:1]:
-            name = _clean(row)["path"]
-            size = {"width": row["width"], "height": row["height"]}
-            yield {"id": number + 1, "file_name": name, **size}
+def _coco_images(entries: Entries) -> Iterator[dict[str, object]]:
+    for number, entry in explained(entries):
+        size = {"width": entry.rows[0]["width"], "height": entry.rows[0]["height"]}
+        yield {"id": number + 1, "file_name": _text(entry.key), **size}
 
 
-def _coco_annotations(entries: Entries) -> Iterator[Row]:
-    identity = 0
-    for number, entry in entries():
-        for row in entry.get("rows", ()):
-            if row["x0"] is None:
-                continue
-            identity += 1
-            width, height = row["x1"] - row["x0"], row["y1"] - row["y0"]
-            yield {
-                "id": identity,
-                "image_id": number + 1,
-                "category_id": row["index"],
-                "bbox": [row["x0"], row["y0"], width, height],
-                "area": width * height,
-                "iscrowd": 0,
-                "score": row["probability"],
-            }
+def _coco_annotations(entries: Entries) -> Iterator[dict[str, object]]:
+    boxes = (
+        (number, row, box)
+        for number, entry in explained(entries)
+        for row in entry.rows
+        if (box := box_of(row))
+    )
+    for identity, (number, row, (x0, y0, x1, y1)) in enumerate(boxes, 1):
+        yield {
+            "id": identity,
+            "image_id": number + 1,
+            "category_id": row["index"],
+            "bbox": [x0, y0, x1 - x0, y1 - y0],
+            "area": (x1 - x0) * (y1 - y0),
+            "iscrowd": 0,
+            "score": row["probability"],
+        }

@@ -5,13 +5,15 @@ from __future__ import annotations
 import errno
 import io
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from camtool.engines.settings import differences
 from camtool.files import write_atomically
-from camtool.folder.journal import differences, read_entries
+from camtool.folder.entry import Explained
+from camtool.folder.journal import Journal, read_entries
 from camtool.folder.results import FORMATS
 
 HIDDEN = ".camtool"
@@ -22,41 +24,45 @@ _RESULTS = (
 )
 
 
-_NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS}
-
-
 class RunError(RuntimeError):
     """The run can't start; what is finished is kept."""
 
 
+_NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS}
+
+
 @contextmanager
-def claimed(output: Path, settings: Mapping[str, Any], overwrite: bool) -> Iterator[Path]:
+def claimed(
+    output: Path, settings: Mapping[str, Any], keys: Sequence[str], overwrite: bool
+) -> Iterator[Journal]:
     """The folder of the results, for this run alone, with settings that fit it.
 
     Args:
         output: The folder; made if it is missing.
         settings: Everything that the results depend on, as JSON.
+        keys: The pictures of the run, in its order.
         overwrite: Remove what an earlier run wrote there.
 
     Yields:
-        The hidden folder inside it, for the run's own files.
+        The journal inside it; closed in the end.
 
     Raises:
         RunError: It belongs to another run, another run is writing there, or it can't be written.
     """
     hidden = output / HIDDEN
-    try:
-        hidden.mkdir(parents=True, exist_ok=True)
-        lock = (hidden / "lock").open("w")
-    except OSError as error:
-        raise RunError(f"{output}: {error.strerror or error}") from None
-    with lock:
-        _lock(lock, output)
+    with ExitStack() as stack:
         try:
+            hidden.mkdir(parents=True, exist_ok=True)
+            _lock(stack.enter_context((hidden / "lock").open("w")), output)
             _agree(hidden, settings, overwrite)
+            journal = Journal(hidden / JOURNAL, keys)
         except OSError as error:
             raise RunError(f"{output}: {error.strerror or error}") from None
-        yield hidden
+        try:
+            yield journal
+        finally:
+            with suppress(OSError):
+                journal.close()
 
 
 def _agree(hidden: Path, settings: Mapping[str, Any], overwrite: bool) -> None:
@@ -88,7 +94,7 @@ def _discard(hidden: Path) -> None:
     """Remove what an earlier run wrote, as its journal tells; other files stay."""
     output = hidden.parent
     for entry in read_entries(hidden / JOURNAL):
-        for name in entry.get("files", ()):
+        for name in entry.files if isinstance(entry, Explained) else ():
             with suppress(OSError):
                 (output / name).unlink()
     for name in (*_RESULTS, f"{HIDDEN}/{JOURNAL}"):
@@ -108,4 +114,4 @@ def _lock(stream: io.TextIOWrapper, output: Path) -> None:
     except OSError as error:
         # Some network file systems have no locks; a run there is better than none.
         if error.errno not in _NO_LOCKS:
-            raise RunError(f"{output}: {error.strerror}") from None
+            raise

@@ -1,17 +1,18 @@
 from __future__ import annotations
 
-import csv
 import threading
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 import torch
 
 import camtool
-from camtool.engines import threads as pipelines
-from camtool.engines.threads import Failed, Job, Pipeline, Workers
-from camtool.errors import ModelError, TargetError
-from camtool.folder.stream import explain_stream
+from camtool.engines import steps
+from camtool.engines.engine import Failed, Job, Request
+from camtool.engines.stream import explain_jobs, explain_stream
+from camtool.engines.threads import ThreadEngine, Workers
+from camtool.errors import ModelError
 
 
 @pytest.fixture(scope="module")
@@ -33,15 +34,10 @@ def threads(readers=2, lanes=2, writers=2):
     return Workers(readers, lanes, writers, torch_threads=1)
 
 
-def run(model, jobs, **options):
-    """Everything that a pipeline yields: one list, with (number, result)."""
-    pipeline = Pipeline(
-        model,
-        lambda job, explanation, _milliseconds: (job.number, explanation),
-        lambda job, failed: (job.number, failed),
-        **{"workers": threads(), **options},
-    )
-    return [result for chunk in pipeline.run(jobs) for result in chunk]
+def run(model, jobs, warn=print, **asked):
+    """Everything that the threads yield: one list, with (number, result)."""
+    engine = ThreadEngine(model, Request(**asked), threads(), warn)
+    return [(job.number, result) for job, result in explain_jobs(engine, jobs)]
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 8, 100])
@@ -104,7 +100,7 @@ def test_which_pictures_share_a_batch_does_not_depend_on_what_is_finished(
     shapes = {n: results[n].geometry.input if n in finished else None for n in results}
     again = dict(run(model, [Job(n, path, shape=shapes[n]) for n, path in enumerate(sources)]))
     assert set(batches) <= wanted
-    assert set(again) >= set(results) - finished
+    assert set(again) == set(results) - finished
     for number, result in again.items():
         assert result.maps.tobytes() == results[number].maps.tobytes()
 
@@ -177,7 +173,7 @@ def test_a_decoder_that_raises_anything_costs_its_picture(model, sources, monkey
 
 
 def test_large_originals_do_not_wait_in_memory(model, sources, alone, monkeypatch):
-    monkeypatch.setattr(pipelines, "ORIGINALS", 0)
+    monkeypatch.setattr(steps, "ORIGINALS", 0)
     held = []
     explain = model.explain_indices
 
@@ -192,6 +188,16 @@ def test_large_originals_do_not_wait_in_memory(model, sources, alone, monkeypatc
         np.testing.assert_array_equal(one.image, other.image)
 
 
+class Numbers:
+    """Work that makes nothing but the job's number."""
+
+    def finish(self, job, _explanation, _milliseconds):
+        return job.number
+
+    def fail(self, job, _failed):
+        return job.number
+
+
 def test_stopping_takes_no_further_chunk(model, sources):
     asked = threading.Event()
     taken = []
@@ -203,8 +209,8 @@ def test_stopping_takes_no_further_chunk(model, sources):
                 asked.set()
             yield Job(number, sources[number % len(sources)])
 
-    pipeline = Pipeline(model, lambda job, *_: job.number, lambda job, _: job.number, batch_size=4)
-    done = [number for chunk in pipeline.run(jobs(), asked.is_set) for number in chunk]
+    chunks = ThreadEngine(model, Request(batch_size=4)).run(jobs(), Numbers(), asked.is_set)
+    done = [number for chunk in chunks for number in chunk]
     assert len(taken) == 48
     assert done == list(range(48))
 
@@ -219,35 +225,35 @@ def test_leaving_early_ends_the_threads(model, sources):
 
 def test_torch_threads_of_the_caller_stay_as_they_are(model, sources):
     before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        run(model, [Job(n, path) for n, path in enumerate(sources[:2])])
+        assert torch.get_num_threads() == 3
+        assert of_a_new_thread(torch.get_num_threads) == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+def of_a_new_thread(function):
+    """What a function gives in a thread that is started for it."""
+    found = []
+    thread = threading.Thread(target=lambda: found.append(function()))
+    thread.start()
+    thread.join()
+    return found[0]
+
+
+def test_a_run_is_announced_to_the_model_around_all_threads(model, sources, monkeypatch):
+    """So that what is set for the whole process is set once, around all threads."""
+    told = []
+
+    @contextmanager
+    def running():
+        told.append(f"begins among {threading.active_count()}")
+        yield
+        told.append(f"ends among {threading.active_count()}")
+
+    alone = threading.active_count()
+    monkeypatch.setattr(model, "running", running)
     run(model, [Job(n, path) for n, path in enumerate(sources)])
-    assert torch.get_num_threads() == before
-
-
-def test_explain_folder_yields_paths_with_their_results(model, sources, alone):
-    folder = sources[0].parent
-    (folder / "zz.jpg").write_bytes(b"")
-    found = list(model.explain_folder(folder, topk=2))
-    (folder / "zz.jpg").unlink()
-    assert [path for path, _ in found] == [*sources, folder / "zz.jpg"]
-    assert isinstance(found[-1][1], Failed)
-    for one, (_, other) in zip(alone, found, strict=False):
-        assert one.labels == other.labels
-        np.testing.assert_allclose(one.logits, other.logits, atol=1e-4)
-
-
-def test_explain_folder_takes_the_targets_of_a_list(model, sources, tmp_path):
-    listed = tmp_path / "list.csv"
-    with listed.open("w", newline="") as stream:
-        csv.writer(stream).writerows([("path", "target"), (sources[0], "bee"), (sources[1], "")])
-    found = [result.labels for _, result in model.explain_folder(listed, targets=["ape", "cat"])]
-    assert found == [("bee",), ("ape", "cat")]
-
-
-def test_explain_folder_refuses_before_it_reads(model, tmp_path):
-    with pytest.raises(ValueError, match="no such folder"):
-        next(model.explain_folder(tmp_path / "missing"))
-    with pytest.raises(ValueError, match="topk"):
-        next(model.explain_folder(tmp_path, topk=0))
-    (tmp_path / "x.jpg").touch()
-    with pytest.raises(TargetError):
-        next(model.explain_folder(tmp_path, targets="no such class"))
+    assert (told[0], told[-1]) == (f"begins among {alone}", f"ends among {alone}")

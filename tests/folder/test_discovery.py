@@ -10,7 +10,7 @@ from camtool.folder.discovery import SourceError, discover
 
 
 def keys(source, **options):
-    return [item.key for item in discover(str(source), **options).items]
+    return [picture.key for picture in discover(str(source), **options).pictures]
 
 
 @pytest.fixture
@@ -25,9 +25,14 @@ def folder(tmp_path):
 
 def test_a_folder_in_the_order_of_names(folder):
     found = discover(str(folder))
-    assert [item.key for item in found.items] == ["a/b/c.webp", "a/z.PNG", "a.jpg", "b.jpg"]
+    assert [picture.key for picture in found.pictures] == [
+        "a/b/c.webp",
+        "a/z.PNG",
+        "a.jpg",
+        "b.jpg",
+    ]
     assert found.skipped == 2
-    assert all(item.path == folder / item.key for item in found.items)
+    assert all(picture.source == folder / picture.key for picture in found.pictures)
 
 
 def test_not_recursive(folder):
@@ -89,15 +94,15 @@ def test_deep_folders(deep):
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
 def test_names_that_are_no_unicode(tmp_path):
     (tmp_path / os.fsdecode(b"x\xff.jpg")).touch()
-    (item,) = discover(str(tmp_path)).items
-    assert os.fsencode(item.key) == b"x\xff.jpg"
+    (picture,) = discover(str(tmp_path)).pictures
+    assert os.fsencode(picture.key) == b"x\xff.jpg"
 
 
 def test_a_text_list(folder, tmp_path):
     listed = tmp_path / "list.txt"
     listed.write_text("photos/b.jpg\r\n\nphotos/a/z.PNG\tcat\nphotos/missing.jpg\n")
     found = discover(str(listed))
-    assert [(item.key, item.target) for item in found.items] == [
+    assert [(picture.key, picture.target) for picture in found.pictures] == [
         ("b.jpg", None),
         ("a/z.PNG", "cat"),
         ("missing.jpg", None),
@@ -115,14 +120,20 @@ def test_a_table(folder, ending, separator):
         ("3", "dog", ""),
     ]
     listed.write_text("\n".join(separator.join(row) for row in rows))
-    items = discover(str(listed)).items
-    assert [(item.key, item.target) for item in items] == [("b.jpg", "cat"), ("a\n.jpg", None)]
+    pictures = discover(str(listed)).pictures
+    assert [(picture.key, picture.target) for picture in pictures] == [
+        ("b.jpg", "cat"),
+        ("a\n.jpg", None),
+    ]
 
 
 def test_a_table_without_a_header(folder):
     (folder / "list.csv").write_text("﻿b.jpg,5\na.jpg\n", encoding="utf-8")
-    items = discover(str(folder / "list.csv")).items
-    assert [(item.key, item.target) for item in items] == [("b.jpg", "5"), ("a.jpg", None)]
+    pictures = discover(str(folder / "list.csv")).pictures
+    assert [(picture.key, picture.target) for picture in pictures] == [
+        ("b.jpg", "5"),
+        ("a.jpg", None),
+    ]
 
 
 def test_a_picture_listed_twice_has_two_names(folder):
@@ -147,8 +158,8 @@ def test_a_list_of_the_current_folder(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(folder)
     listed = tmp_path / "elsewhere.txt"
     listed.write_text("a.jpg\n")
-    (item,) = discover(str(listed)).items
-    assert item.path.samefile(folder / "a.jpg")
+    (picture,) = discover(str(listed)).pictures
+    assert picture.source.samefile(folder / "a.jpg")
 
 
 def test_a_table_that_is_none(folder):

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from camtool.folder.record import COLUMNS
+from camtool.folder.entry import COLUMNS
 
 pq = pytest.importorskip("pyarrow.parquet", reason="parquet needs pyarrow")
 

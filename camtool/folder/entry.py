@@ -1,0 +1,200 @@
+"""What a run keeps of each picture: one entry of the journal, of which every result is a view."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias, TypedDict, get_args, get_type_hints
+
+import numpy as np
+from numpy.typing import NDArray
+
+from camtool.engines.engine import Shape
+from camtool.explanation import Explanation
+from camtool.folder.discovery import Picture
+from camtool.regions.measure import entropy
+
+
+class Row(TypedDict):
+    """One class of one picture in the results; the box, its share and the target may be missing.
+
+    The box is in pixels of the picture, its right and lower end excluded; logit and peak are in
+    logits, all others without a unit.
+    """
+
+    path: str
+    rank: int
+    label: str
+    index: int
+    probability: float | None
+    logit: float
+    x0: int | None
+    y0: int | None
+    x1: int | None
+    y1: int | None
+    share: float | None
+    peak: float
+    entropy: float
+    width: int
+    height: int
+    target: str | None
+
+
+COLUMNS: dict[str, type] = {
+    name: (get_args(kind) or (kind,))[0] for name, kind in get_type_hints(Row).items()
+}
+"""Columns of the results and their types, in order."""
+
+
+def box_of(row: Row) -> tuple[int, int, int, int] | None:
+    """The box (x0, y0, x1, y1) of a row, if it has one."""
+    x0, y0, x1, y1 = row["x0"], row["y0"], row["x1"], row["y1"]
+    if x0 is None or y0 is None or x1 is None or y1 is None:
+        return None
+    return x0, y0, x1, y1
+
+
+@dataclass(frozen=True)
+class Explained:
+    """A picture that was explained.
+
+    Attributes:
+        key: Its name in the run.
+        state: Of the source, as from `state_of`.
+        input: (height, width) of the network's input.
+        region: (x0, y0, x1, y1) in pixels of the picture that the maps cover.
+        rows: What the results say of it, a row for each class explained, best first.
+        shape: Of the maps, [K,h,w].
+        maps: float32, in logits, in base64.
+        files: Written for it, by name relative to the results, with their bytes.
+        milliseconds: Work that it took.
+    """
+
+    key: str
+    state: list[int]
+    input: list[int]
+    region: list[int]
+    rows: list[Row]
+    shape: list[int]
+    maps: str
+    files: dict[str, int]
+    milliseconds: float
+
+    def heatmaps(self) -> NDArray[np.float32]:
+        """The maps [K,h,w], in logits, at feature resolution."""
+        return np.frombuffer(base64.b64decode(self.maps), dtype=np.float32).reshape(self.shape)
+
+
+@dataclass(frozen=True)
+class Unexplained:
+    """A picture that could not be explained.
+
+    Attributes:
+        key: Its name in the run.
+        failed: Why, in one line.
+    """
+
+    key: str
+    failed: str
+
+
+Entry: TypeAlias = Explained | Unexplained
+
+
+def from_record(record: dict[str, Any]) -> Entry:
+    """The entry whose `vars` were written as JSON.
+
+    Raises:
+        TypeError: It is none.
+    """
+    return Unexplained(**record) if "failed" in record else Explained(**record)
+
+
+def entry_of(
+    picture: Picture,
+    explanation: Explanation,
+    threshold: float,
+    files: list[Path],
+    root: Path,
+    milliseconds: float,
+) -> Explained:
+    """The entry of a picture whose files are in place.
+
+    Args:
+        picture: The picture.
+        explanation: Its result.
+        threshold: Of the boxes, relative to a map's maximum.
+        files: What was written for it, under `root`.
+        root: The folder of the results.
+        milliseconds: Work that it took.
+    """
+    return Explained(
+        key=picture.key,
+        state=state_of(picture.source),
+        input=list(explanation.geometry.input),
+        region=list(explanation.geometry.region),
+        rows=_rows(picture, explanation, threshold),
+        shape=list(explanation.maps.shape),
+        maps=base64.b64encode(explanation.maps.tobytes()).decode(),
+        files={file.relative_to(root).as_posix(): file.stat().st_size for file in files},
+        milliseconds=round(milliseconds, 3),
+    )
+
+
+def _rows(picture: Picture, explanation: Explanation, threshold: float) -> list[Row]:
+    spread = entropy(explanation.maps)
+    width, height = explanation.geometry.size
+    rows: list[Row] = []
+    for k, label in enumerate(explanation.labels):
+        largest = next(iter(explanation.components(k, threshold)), None)
+        x0, y0, x1, y1 = largest.box if largest else (None,) * 4
+        rows.append(
+            {
+                "path": picture.key,
+                "rank": k + 1,
+                "label": label,
+                "index": int(explanation.indices[k]),
+                "probability": explanation.probability(k),
+                "logit": float(explanation.logits[k]),
+                "x0": x0,
+                "y0": y0,
+                "x1": x1,
+                "y1": y1,
+                "share": largest.share if largest else None,
+                "peak": float(explanation.maps[k].max()),
+                "entropy": float(spread[k]),
+                "width": width,
+                "height": height,
+                "target": picture.target,
+            }
+        )
+    return rows
+
+
+def state_of(path: Path) -> list[int]:
+    """What tells that a file was changed: its time of modification in ns, and its size."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return []
+    return [status.st_mtime_ns, status.st_size]
+
+
+def finished_shape(picture: Picture, entry: Entry, root: Path) -> Shape | None:
+    """The input shape of a picture that needs no more work; None if it has to be done (again).
+
+    It does where it failed, was changed since, lacks a file or a part of one, or is asked for
+    another class.
+    """
+    if isinstance(entry, Unexplained) or entry.rows[0]["target"] != picture.target:
+        return None
+    if entry.state != state_of(picture.source):
+        return None
+    for name, size in entry.files.items():
+        try:
+            if (root / name).stat().st_size != size:
+                return None
+        except OSError:
+            return None
+    return entry.input[0], entry.input[1]

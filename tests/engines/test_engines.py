@@ -1,0 +1,117 @@
+"""An engine made elsewhere gives what the threads give; the work can be sent to a process."""
+
+from __future__ import annotations
+
+import multiprocessing
+import pickle
+
+import pytest
+
+import camtool
+from camtool.engines import ENGINES
+from camtool.engines.engine import Failed, Job, Request, never
+from camtool.engines.steps import Ready, Steps
+from camtool.folder.discovery import Picture, identity
+from camtool.folder.work import WriteFiles
+from camtool.views.overlay import Look
+from camtool.views.save import Views
+
+
+class OneAfterTheOther:
+    """The smallest engine: this thread does everything; what a newcomer would write first."""
+
+    def __init__(self, model, request, _workers, warn):
+        self.steps = Steps(model, request, warn)
+
+    def run(self, jobs, work, stopping=never):
+        for chunk in self.steps.chunks(jobs, stopping):
+            found = {job.number: self.steps.read(job) for job in chunk if job.shape is None}
+            done = {
+                job.number: work.fail(job, failed)
+                for job in chunk
+                if isinstance(failed := found.get(job.number), Failed)
+            }
+            for batch in self.steps.batches(chunk, found):
+                reads = [found.get(job.number) or self.steps.read(job) for job in batch]
+                ready = [read for read in reads if isinstance(read, Ready)]
+                for seen in self.steps.explain(ready):
+                    done[seen.job.number] = self.steps.finish(seen, work)
+            yield [done[number] for number in sorted(done)]
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory, make_pictures):
+    folder = make_pictures(tmp_path_factory.mktemp("engines") / "photos", 45)
+    (folder / "0010a.jpg").write_bytes(b"broken")
+    return folder
+
+
+OPTIONS = ("--save", "overlay,npz", "--results", "csv,jsonl", "--coco", "-k", "2", "-b", "4")
+
+
+def test_an_engine_from_outside_gives_the_same_bytes(source, batch, tree, monkeypatch, tmp_path):
+    made = []
+
+    def factory(*arguments):
+        made.append(OneAfterTheOther(*arguments))
+        return made[-1]
+
+    monkeypatch.setitem(ENGINES, "plain", factory)
+    assert batch(source, tmp_path / "threads", *OPTIONS).exit_code == 1
+    assert not made
+    assert batch(source, tmp_path / "plain", *OPTIONS, "--engine", "plain").exit_code == 1
+    assert len(made) == 1
+    ours, theirs = tree(tmp_path / "plain"), tree(tmp_path / "threads")
+    assert len(ours) > 45 * 3
+    assert ours == theirs
+
+
+def test_an_engine_continues_what_another_began(source, batch, tree, monkeypatch, tmp_path):
+    monkeypatch.setitem(ENGINES, "plain", OneAfterTheOther)
+    batch(source, tmp_path / "whole", *OPTIONS)
+    output = tmp_path / "out"
+    batch(source, output, *OPTIONS)
+    for number in range(0, 45, 7):
+        (output / f"{number:04d}.jpg.overlay-1.jpg").unlink()
+    assert ", 7 now," in batch(source, output, *OPTIONS, "--engine", "plain").output
+    assert tree(output) == tree(tmp_path / "whole")
+
+
+def test_an_unknown_engine_is_wrong_usage(source, batch, tmp_path):
+    result = batch(source, tmp_path / "out", "--engine", "steam")
+    assert result.exit_code == 2
+    assert "--engine takes threads" in result.output
+    assert not (tmp_path / "out").exists()
+
+
+def finish(pickled):
+    """In another process: the work on one picture."""
+    work, picture, explanation = pickle.loads(pickled)
+    return work.finish(picture, explanation, 0.0)
+
+
+def test_another_process_writes_a_pictures_files(source, tiny, tmp_path):
+    output = tmp_path / "out"
+    output.mkdir()
+    views = Views(("overlay", "npz"), Look())
+    work = WriteFiles(output, views, True, source, identity(source))
+    path = source / "0000.jpg"
+    explanation = camtool.load(tiny, device="cpu").explain(path)
+    pickled = pickle.dumps((work, Picture(5, path, key="0000.jpg"), explanation))
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        number, entry = pool.apply(finish, (pickled,))
+    assert number == 5
+    assert len(entry.files) == 3
+    for name, size in entry.files.items():
+        assert (output / name).stat().st_size == size > 0
+
+
+def test_a_batch_holds_pictures_of_one_shape_and_an_unfinished_one(source, tiny):
+    steps = Steps(camtool.load(tiny, device="cpu"), Request(batch_size=4))
+    jobs = [Job(number, path) for number, path in enumerate(sorted(source.iterdir())[:10])]
+    found = {job.number: steps.read(job) for job in jobs}
+    batches = steps.batches(jobs, found)
+    shapes = [{found[job.number].prepared.geometry.input for job in batch} for batch in batches]
+    assert all(len(shape) == 1 for shape in shapes)
+    assert sum(map(len, batches)) == 10
+    assert steps.batches([Job(n, "x", shape=(64, 64)) for n in range(9)], {}) == []
