@@ -101,7 +101,9 @@ class InvertedResidual(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map float [N, inputs, H, W] to [N, outputs, ceil(H / stride), ceil(W / stride)]."""
-        y: Tensor = super().forward(x)
+        y = x
+        for unit in self:
+            y = unit(y)
         return x + y if self.adds else y
 
 
@@ -124,9 +126,8 @@ class EfficientNetLite0(nn.Module):
         self.stem = _unit(3, 32, 3, 2)
         stages, width = [], 32
         for count, kernel, stride, expansion, outputs in STAGES:
-            blocks = [InvertedResidual(width, outputs, kernel, stride, expansion)]
-            for _ in range(count - 1):
-                blocks.append(InvertedResidual(outputs, outputs, kernel, 1, expansion))
+            sizes = [(width, stride), *[(outputs, 1)] * (count - 1)]
+            blocks = (InvertedResidual(w, outputs, kernel, s, expansion) for w, s in sizes)
             stages.append(nn.Sequential(*blocks))
             width = outputs
         self.blocks = nn.Sequential(*stages)
