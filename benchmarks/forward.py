@@ -20,8 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from camtool.accelerate.fuse import bf16_pays, fuse
+from camtool.networks.efficientnet_lite0 import EfficientNetLite0
 
-NETWORKS = ("resnet50", "resnet18", "squeezenet1_0")
+NETWORKS = ("efficientnet_lite0", "resnet50", "resnet18", "squeezenet1_0")
 WARM_UP = 2
 """Rounds not counted: in the second one a fused network lays out its weights."""
 
@@ -68,9 +69,18 @@ def speedups(compared: dict[str, Variant], rounds: int) -> dict[str, float]:
 
 
 def build(name: str) -> nn.Module:
-    from torchvision import models
+    """An architecture of ours, of timm ("timm/NAME") or of torchvision, with random weights."""
+    module: nn.Module
+    if name == "efficientnet_lite0":
+        module = EfficientNetLite0()
+    elif name.startswith("timm/"):
+        import timm
 
-    module: nn.Module = models.get_model(name, weights=None)
+        module = timm.create_model(name.removeprefix("timm/"))
+    else:
+        from torchvision import models
+
+        module = models.get_model(name, weights=None)
     return module.eval().requires_grad_(False)
 
 

@@ -1,28 +1,32 @@
 """A copy of a network for inference on the CPU, its convolutions fused by oneDNN.
 
-Batch norm is folded into the convolution before it (Jacob et al., "Quantization and Training of
-Neural Networks for Efficient Integer-Arithmetic-Only Inference", 2018, section 3.2), weights are
-laid out as oneDNN wants them, and a convolution's activation, or the addition and ReLU that
-end a residual block, are applied while its result is in cache. No compiler is needed.
-
-torch has these operators for its own compiler only. They may change with any version, so they are
-compared with the public ones before use, and `fuse` gives None where they can't be trusted.
+What stands around a convolution becomes part of it, see `camtool.accelerate.convolution`: zero
+padding before it, batch norm, activation, or the addition and ReLU that end a residual block. No
+compiler is needed. `fuse` gives None where the copy can't be made or trusted.
 """
 
 from __future__ import annotations
 
 import copy
 import operator
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from camtool.accelerate.convolution import (
+    ACTIVATIONS,
+    NO_PADS,
+    NOTHING,
+    RELU,
+    FusedConvolution,
+    Pads,
+    PostOp,
+    available,
+)
 from camtool.errors import HeadError
 from camtool.heads import evaluating, features_of
 
@@ -32,43 +36,23 @@ TOLERANCE = 1e-4
 Folding rounds each weight once more and so moves the features by some 1e-6; a graph that is not
 the network misses this by orders of magnitude."""
 
-LAYOUTS = 4
-"""For how many input shapes a weight is laid out; each costs the network's weights in memory."""
-
-
-class PostOp(NamedTuple):
-    """What oneDNN does to each value of a convolution's result: a name and its numbers."""
-
-    name: str
-    numbers: tuple[float, ...] = ()
-
-
-NOTHING = PostOp("none")
-RELU = PostOp("relu")
-
-_MODULES: dict[type[nn.Module], PostOp] = {
-    nn.ReLU: RELU,
-    nn.ReLU6: PostOp("hardtanh", (0.0, 6.0)),
-    nn.SiLU: PostOp("swish"),
-    nn.Hardswish: PostOp("hardswish"),
-    nn.Sigmoid: PostOp("sigmoid"),
-    nn.Hardsigmoid: PostOp("hardsigmoid"),
-}
 _CALLS: dict[Callable[..., Any] | str, PostOp] = {
     F.relu: RELU,
     torch.relu: RELU,
     torch.relu_: RELU,
     "relu": RELU,
     "relu_": RELU,
-    F.relu6: _MODULES[nn.ReLU6],
-    F.silu: _MODULES[nn.SiLU],
-    F.hardswish: _MODULES[nn.Hardswish],
-    torch.sigmoid: _MODULES[nn.Sigmoid],
-    "sigmoid": _MODULES[nn.Sigmoid],
-    F.hardsigmoid: _MODULES[nn.Hardsigmoid],
+    F.relu6: ACTIVATIONS[nn.ReLU6],
+    F.silu: ACTIVATIONS[nn.SiLU],
+    F.hardswish: ACTIVATIONS[nn.Hardswish],
+    torch.sigmoid: ACTIVATIONS[nn.Sigmoid],
+    "sigmoid": ACTIVATIONS[nn.Sigmoid],
+    "sigmoid_": ACTIVATIONS[nn.Sigmoid],
+    F.hardsigmoid: ACTIVATIONS[nn.Hardsigmoid],
 }
 _ADDS: tuple[Any, ...] = (operator.add, torch.add, "add", "add_")
 _POOLS = ("adaptive_avg_pool2d", "avg_pool2d", "mean")
+_NOTHING_IN_EVALUATION = (nn.Identity, nn.Dropout, nn.Dropout2d)
 
 
 def bf16_pays() -> bool:
@@ -110,140 +94,6 @@ def fuse(
     return fused if exact is not None and _same_features(module, exact, sample) else None
 
 
-@lru_cache(maxsize=4)
-def available(dtype: torch.dtype) -> bool:
-    """Whether oneDNN's operators are there for a number format and agree with the public ones."""
-    if dtype not in (torch.float32, torch.bfloat16):
-        return False
-    try:
-        with torch.inference_mode():
-            return all(_agrees(*case, dtype) for case in _probes())
-    except (AttributeError, RuntimeError, TypeError):
-        return False
-
-
-def _probes() -> Iterator[tuple[PostOp, nn.Module, bool]]:
-    """Every use that is made of the operators: its name here, its module, whether it adds."""
-    yield NOTHING, nn.Identity(), False
-    yield NOTHING, nn.Identity(), True
-    yield RELU, nn.ReLU(), True
-    for kind, post in _MODULES.items():
-        yield post, kind(), False
-
-
-def _agrees(post: PostOp, plain: nn.Module, adds: bool, dtype: torch.dtype) -> bool:
-    generator = torch.Generator().manual_seed(0)
-    conv = nn.Conv2d(4, 16, 3, stride=2, padding=1, device="meta").to_empty(device="cpu")
-    for parameter in conv.parameters():
-        parameter.normal_(generator=generator)
-    x = torch.randn(2, 4, 9, 7, generator=generator).to(dtype)
-    other = torch.randn(2, 16, 5, 4, generator=generator).to(dtype)
-    fused = FusedConvolution(conv, None, post).to(dtype)
-    # The first call takes the plain weight, the second one the weight laid out for x.
-    first, second = (fused(x, other) if adds else fused(x) for _ in range(2))
-    conv = conv.to(dtype).float()
-    wanted = plain(conv(x.float()) + other.float() if adds else conv(x.float()))
-    slack = 1e-5 if dtype == torch.float32 else 0.02
-    close = (
-        torch.allclose(got.float(), wanted, rtol=slack, atol=10 * slack) for got in (first, second)
-    )
-    return first.dtype == dtype and all(close)
-
-
-class FusedConvolution(nn.Module):
-    """A convolution with its batch norm folded in and what follows it fused.
-
-    oneDNN wants the weight in a layout that depends on the input's shape and on the number of
-    threads. Laying it out takes as long as convolving a few pictures, and convolving with a
-    layout made for another shape was seen to take four times as long as with none: so a weight is
-    laid out for a shape when the shape comes a second time, for the first `LAYOUTS` such shapes.
-
-    Args:
-        conv: The convolution, zero-padded.
-        norm: The batch norm after it, if any.
-        post: What is done to the result.
-    """
-
-    weight: Tensor
-    bias: Tensor | None
-
-    def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d | None, post: PostOp) -> None:
-        super().__init__()
-        if norm is not None:
-            conv = fuse_conv_bn_eval(conv, norm)
-        sizes = (conv.padding, conv.stride, conv.dilation)
-        self.padding, self.stride, self.dilation = ([int(n) for n in size] for size in sizes)
-        self.groups = conv.groups
-        self.post = post
-        weight = conv.weight.detach().contiguous(memory_format=torch.channels_last)
-        self.register_buffer("weight", weight)
-        self.register_buffer("bias", None if conv.bias is None else conv.bias.detach())
-        self._layouts: dict[tuple[int, ...], Tensor] = {}
-        self._seen: set[tuple[int, ...]] = set()
-
-    def __getstate__(self) -> dict[str, Any]:
-        """What a copy starts from: oneDNN's own layouts can't be copied, but made again."""
-        return {**self.__dict__, "_layouts": {}, "_seen": set()}
-
-    def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
-        """Map [N,C,H,W] to post(convolution(x) + other), channels-last.
-
-        Args:
-            x: The input, in the weight's number format.
-            other: What is added; only with ReLU or nothing after it.
-        """
-        x = x.contiguous(memory_format=torch.channels_last)
-        if other is None:
-            return self._convolve(x, self.post)
-        if other.shape != self._shape(x) or other.dtype != x.dtype:
-            total = self._convolve(x, NOTHING) + other
-            return total.relu() if self.post == RELU else total
-        return self._add(x, other.contiguous(memory_format=torch.channels_last))
-
-    def _convolve(self, x: Tensor, post: PostOp) -> Tensor:
-        weight = self._weight_for(x)
-        result: Tensor = torch.ops.mkldnn._convolution_pointwise.default(
-            x, weight, self.bias, *self._geometry(), post.name, list(post.numbers), ""
-        )
-        return result
-
-    def _add(self, x: Tensor, other: Tensor) -> Tensor:
-        relu = "relu" if self.post == RELU else None
-        weight = self._weight_for(x)
-        result: Tensor = torch.ops.mkldnn._convolution_pointwise.binary(
-            x, other, weight, self.bias, *self._geometry(), "add", 1.0, relu, [], None
-        )
-        return result
-
-    def _weight_for(self, x: Tensor) -> Tensor:
-        """The weight as it is best for an input: laid out, or plain, which is right for any."""
-        key = (*x.shape, torch.get_num_threads())
-        if key not in self._layouts:
-            if key not in self._seen or len(self._layouts) >= LAYOUTS:
-                self._seen.add(key)
-                return self.weight
-            self._layouts[key] = torch.ops.mkldnn._reorder_convolution_weight(
-                self.weight, *self._geometry(), list(x.shape)
-            )
-        return self._layouts[key]
-
-    def _geometry(self) -> tuple[list[int], list[int], list[int], int]:
-        return self.padding, self.stride, self.dilation, self.groups
-
-    def _shape(self, x: Tensor) -> tuple[int, ...]:
-        """Shape of the result: floor((n + 2 padding - dilation (kernel - 1) - 1) / stride) + 1."""
-        rows = zip(
-            x.shape[2:],
-            self.padding,
-            self.dilation,
-            self.weight.shape[2:],
-            self.stride,
-            strict=True,
-        )
-        sides = ((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, p, d, k, s in rows)
-        return (x.shape[0], self.weight.shape[0], *sides)
-
-
 def _build(module: nn.Module, dtype: torch.dtype) -> nn.Module | None:
     traced = _trace(module)
     if traced is None:
@@ -256,7 +106,9 @@ def _build(module: nn.Module, dtype: torch.dtype) -> nn.Module | None:
 
 def _trace(module: nn.Module) -> fx.GraphModule | None:
     try:
-        return fx.symbolic_trace(copy.deepcopy(module).eval().float())
+        module = copy.deepcopy(module).eval().float()
+        _take_apart(module)
+        return fx.symbolic_trace(module)
     except Exception:
         # The network's own code runs on stand-ins for tensors here and may raise anything.
         return None
@@ -274,14 +126,74 @@ def _same_features(module: nn.Module, fused: nn.Module, sample: Tensor) -> bool:
     return bool((got - wanted).abs().max() <= TOLERANCE * wanted.abs().max())
 
 
+def _take_apart(module: nn.Module) -> None:
+    """Replace timm's parts that are several steps in one, in place, by parts that tracing sees.
+
+    timm need not be installed for that, so they are known by name.
+    """
+    for name, part in module.named_children():
+        kind = type(part).__name__ if type(part).__module__.startswith("timm.layers") else ""
+        if part._forward_hooks or part._forward_pre_hooks or kind not in _TIMM:
+            _take_apart(part)
+        else:
+            setattr(module, name, _TIMM[kind](part).eval())
+
+
+def _norm_and_activation(part: Any) -> nn.Module:
+    norm = nn.BatchNorm2d(
+        part.num_features,
+        part.eps,
+        affine=part.affine,
+        track_running_stats=part.track_running_stats,
+    )
+    norm.load_state_dict(part.state_dict(), strict=False)
+    return nn.Sequential(norm, part.drop, part.act)
+
+
+def _padding_and_convolution(part: Any) -> nn.Module:
+    sizes = part.kernel_size, part.stride, 0, part.dilation, part.groups
+    conv = nn.Conv2d(part.in_channels, part.out_channels, *sizes, bias=part.bias is not None)
+    conv.load_state_dict(part.state_dict())
+    return nn.Sequential(_SamePadding(part), conv)
+
+
+_TIMM = {"BatchNormAct2d": _norm_and_activation, "Conv2dSame": _padding_and_convolution}
+
+
+class _SamePadding(nn.Module):
+    """TensorFlow's SAME padding, by arithmetic that can be traced.
+
+    Of an axis of n, ceil(n / stride) positions result, and the odd zero goes behind.
+    """
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.stride = conv.stride
+        self.spans = [d * (k - 1) + 1 for d, k in zip(conv.dilation, conv.kernel_size, strict=True)]
+        if any(span < step for span, step in zip(self.spans, self.stride, strict=True)):
+            raise ValueError("a kernel smaller than its stride may not need any zeros")
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows, columns = (self._zeros(x.shape[axis + 2], axis) for axis in (0, 1))
+        return F.pad(x, (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2))
+
+    def _zeros(self, n: int, axis: int) -> int:
+        span, step = self.spans[axis], self.stride[axis]
+        return (n + step - 1) // step * step - step + span - n
+
+
 @dataclass
 class _Fusion:
     """Rewrites the graph of a traced network in place."""
 
     traced: fx.GraphModule
+    fused: dict[fx.Node, FusedConvolution] = field(default_factory=dict)
 
     def run(self) -> None:
-        self._drop_identities()
+        for node in self._before_last_pool():
+            if type(self._part(node)) in _NOTHING_IN_EVALUATION:
+                node.replace_all_uses_with(node.all_input_nodes[0])
+                self.traced.graph.erase_node(node)
         body = self._before_last_pool()
         for node in body:
             if isinstance(conv := self._part(node), nn.Conv2d) and _can_fuse(conv):
@@ -300,12 +212,6 @@ class _Fusion:
         part = self.traced.get_submodule(str(node.target))
         return None if part._forward_hooks or part._forward_pre_hooks else part
 
-    def _drop_identities(self) -> None:
-        for node in list(self.traced.graph.nodes):
-            if type(self._part(node)) is nn.Identity:
-                node.replace_all_uses_with(node.args[0])
-                self.traced.graph.erase_node(node)
-
     def _before_last_pool(self) -> list[fx.Node]:
         nodes = list(self.traced.graph.nodes)
         pools = [number for number, node in enumerate(nodes) if self._pools(node)]
@@ -318,7 +224,7 @@ class _Fusion:
         return _is_call(node) and getattr(node.target, "__name__", node.target) in _POOLS
 
     def _fuse(self, node: fx.Node, conv: nn.Conv2d) -> None:
-        """Replace a convolution, its batch norm and its activation by one node in its place."""
+        """Replace padding, a convolution, its batch norm and its activation by one node."""
         chain = [node]
         norm = self._part(user) if (user := _only_user(node)) else None
         if user and isinstance(norm, nn.BatchNorm2d) and _can_fold(norm):
@@ -329,7 +235,33 @@ class _Fusion:
         post = self._post(user)
         if user and post != NOTHING:
             chain.append(user)
-        self._replace(chain, FusedConvolution(conv, norm, post), node.args)
+        args, kwargs = node.args, {}
+        if (padded := self._padded(node)) is not None:
+            chain.insert(0, node.prev)
+            args, kwargs = (padded[0],), {"pads": padded[1]}
+        self._replace(chain, FusedConvolution(conv, norm, post), args, kwargs)
+
+    def _padded(self, node: fx.Node) -> tuple[fx.Node, Pads] | None:
+        """What the step before a node surrounds with zeros for it alone, and with how many.
+
+        Right before it, so that no step in between can change what is padded in place.
+        """
+        pad = node.prev
+        if node.args[0] is not pad or _only_user(pad) is not node or not pad.args:
+            return None
+        part = self._part(pad)
+        if isinstance(part, nn.ConstantPad2d):
+            given: dict[str, Any] = {"pad": part.padding, "value": part.value}
+        elif pad.op == "call_function" and pad.target is F.pad:
+            names = ("input", "pad", "mode", "value")
+            given = {**dict(zip(names, pad.args, strict=False)), **pad.kwargs}
+        else:
+            return None
+        zeros = given.get("mode", "constant") == "constant" and given.get("value") in (None, 0)
+        source, pads = pad.args[0], given["pad"]
+        if not zeros or not isinstance(pads, (tuple, list)) or len(pads) != len(NO_PADS):
+            return None
+        return (source, tuple(pads)) if isinstance(source, fx.Node) else None
 
     def _fuse_add(self, node: fx.Node) -> None:
         """Let the convolution just before an addition do it, and the ReLU after it.
@@ -337,11 +269,11 @@ class _Fusion:
         Right before it, so that no step in between can change the convolution's input in place.
         """
         last = node.prev
-        conv = self._part(last)
+        conv = self.fused.get(last)
         operands = list(node.args)
         if len(operands) != 2 or node.kwargs or operands.count(last) != 1:
             return
-        if not isinstance(conv, FusedConvolution) or conv.post != NOTHING or conv.groups != 1:
+        if conv is None or conv.post != NOTHING or conv.groups != 1:
             return
         first = operands.pop(operands.index(last)) is node.args[0]
         if _only_user(last) is not node or not isinstance(operands[0], fx.Node):
@@ -353,22 +285,29 @@ class _Fusion:
         if (user := _only_user(node)) and self._post(user) == RELU:
             chain.append(user)
             conv.post = RELU
-        self._replace(chain, conv, (*last.args, operands[0]))
+        self._replace(chain, conv, (*last.args, operands[0]), last.kwargs)
 
     def _post(self, node: fx.Node | None) -> PostOp:
         """What oneDNN calls the activation that a node is; `NOTHING` if it is none."""
         if node is None:
             return NOTHING
         if part := self._part(node):
-            return _MODULES.get(type(part), NOTHING)
+            return ACTIVATIONS.get(type(part), NOTHING)
         known = _is_call(node) and set(node.kwargs) <= {"inplace"}
         return _CALLS.get(node.target, NOTHING) if known else NOTHING
 
-    def _replace(self, chain: list[fx.Node], part: FusedConvolution, args: tuple[Any, ...]) -> None:
-        name = f"fused_{chain[0].name}"
+    def _replace(
+        self,
+        chain: list[fx.Node],
+        part: FusedConvolution,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> None:
+        name = f"fused_{chain[-1].name}"
         self.traced.add_submodule(name, part)
         with self.traced.graph.inserting_after(chain[0]):
-            fused = self.traced.graph.call_module(name, args)
+            fused = self.traced.graph.call_module(name, args, kwargs)
+        self.fused[fused] = part
         chain[-1].replace_all_uses_with(fused)
         for node in reversed(chain):
             self.traced.graph.erase_node(node)
@@ -385,11 +324,7 @@ def _only_user(node: fx.Node) -> fx.Node | None:
 
 def _can_fuse(conv: nn.Conv2d) -> bool:
     """Whether it is torch's own zero-padded convolution; a parametrised one has another type."""
-    return (
-        type(conv) is nn.Conv2d
-        and conv.padding_mode == "zeros"
-        and not isinstance(conv.padding, str)
-    )
+    return type(conv) is nn.Conv2d and conv.padding_mode == "zeros"
 
 
 def _can_fold(norm: nn.BatchNorm2d) -> bool:
