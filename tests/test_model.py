@@ -20,7 +20,7 @@ from torchvision.transforms.functional import normalize, to_tensor
 import camtool
 from camtool.errors import ModelError, TargetError
 from camtool.images import FITS, geometry_of
-from camtool.networks import zoo
+from camtool.networks import torchvision as zoo
 
 SIZE = 96
 CELL = 16
