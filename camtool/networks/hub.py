@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import sys
+from contextlib import suppress
 from functools import lru_cache
 from http.client import HTTPException
 from pathlib import Path
@@ -172,36 +173,51 @@ def _copy(answer: IO[bytes], stream: IO[bytes], length: int) -> str:
     return digest.hexdigest()
 
 
-def cached_on_hugging_face(repository: str, file: str) -> Path | None:
-    """A file of a repository of the Hugging Face hub in its cache; None if it is not there."""
+def cached_on_hugging_face(repository: str, *files: str) -> Path | None:
+    """The first of some files of a repository that the Hugging Face hub's cache holds."""
+    found = (_in_cache(repository, file) for file in files)
+    return next((Path(path) for path in found if isinstance(path, str)), None)
+
+
+def _in_cache(repository: str, file: str) -> object:
+    """Its path; None if nothing is known of it; something else if the repository lacks it."""
     from huggingface_hub import try_to_load_from_cache
 
     name, _, revision = repository.partition("@")
-    found = try_to_load_from_cache(name, file, revision=revision or None)
-    return Path(found) if isinstance(found, str) else None
+    try:
+        return try_to_load_from_cache(name, file, revision=revision or None)
+    except ValueError:
+        # No name that the hub would give; it will say so itself.
+        return None
 
 
 def fetch_from_hugging_face(
-    repository: str, file: str, name: str, offline: bool = False
+    repository: str, *files: str, name: str, offline: bool = False
 ) -> Path | None:
-    """A file of a repository of the Hugging Face hub, from its cache or downloaded into it.
+    """The first of some files of a repository, from the Hugging Face hub or from its cache.
 
     Args:
         repository: "OWNER/NAME", or "OWNER/NAME@REVISION".
-        file: Its path there.
+        *files: Their paths there; any of them will do.
         name: What it is, for messages.
         offline: Download nothing.
 
     Returns:
-        The file in the hub's cache; None where the repository has no such file.
+        The file in the hub's cache; None where the repository holds none of them.
 
     Raises:
         ModelError: It can't be had; or is not here, and `offline`.
     """
-    found = cached_on_hugging_face(repository, file)
-    if found is not None:
+    if found := cached_on_hugging_face(repository, *files):
         return found
-    refuse_offline(offline, name, f"put {file} of {repository} into the hub's cache")
+    unknown = [file for file in files if _in_cache(repository, file) is None]
+    if unknown:
+        refuse_offline(offline, name, f"put {files[0]} of {repository} into the hub's cache")
+    fetched = (_from_hugging_face(repository, file, name) for file in unknown)
+    return next((path for path in fetched if path), None)
+
+
+def _from_hugging_face(repository: str, file: str, name: str) -> Path | None:
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
     from huggingface_hub.errors import EntryNotFoundError
 
@@ -210,7 +226,8 @@ def fetch_from_hugging_face(
     try:
         # The download itself asks a silent server again and again for minutes; this asks once.
         url = hf_hub_url(where, file, revision=revision or None, endpoint=endpoint)
-        get_hf_file_metadata(url, timeout=TIMEOUT)
+        with suppress(EntryNotFoundError):
+            get_hf_file_metadata(url, timeout=TIMEOUT)
         return Path(hf_hub_download(where, file, revision=revision or None, endpoint=endpoint))
     except EntryNotFoundError:
         return None

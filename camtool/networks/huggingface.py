@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,8 @@ from camtool.networks.state import check_pickle, is_there, line_of, read_state, 
 PREFIX = "hf/"
 PROCESSOR = "preprocessor_config.json"
 
-_WHOLE = ("model.safetensors", "pytorch_model.bin")
 _PARTS = "model.safetensors.index.json"
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin", _PARTS)
 
 _RESAMPLING = ("nearest", "lanczos", "bilinear", "bicubic")
 """By Pillow's numbers; those above are of filters that no known model uses."""
@@ -44,10 +44,9 @@ def published(name: str) -> Sequence[Published]:
     """The one file of weights, where it is one."""
     folder = _local(name)
     if folder is not None:
-        here = next((folder / file for file in _WHOLE if is_there(folder / file)), None)
+        here = _first(folder)
     else:
-        cached = (hub.cached_on_hugging_face(_repository(name), file) for file in (*_WHOLE, _PARTS))
-        here = next((path for path in cached if path), None)
+        here = hub.cached_on_hugging_face(_repository(name), *_WEIGHTS)
     return [Published("main", None, here)]
 
 
@@ -55,17 +54,14 @@ def fetch(name: str, weights: str | None, offline: bool) -> Path:
     """The file of weights (of several, their index), with what it takes to load it."""
     if weights not in (None, "main"):
         raise ModelError(f"{name} has no weights called {weights!r}; a revision is {name}@REVISION")
-    _folder(name, offline)
-    folder = _local(name)
-    for file in (*_WHOLE, _PARTS):
-        if folder is not None:
-            path = folder / file if is_there(folder / file) else None
-        else:
-            path = hub.fetch_from_hugging_face(_repository(name), file, name, offline)
-        if path is not None:
-            _fetch_parts(name, path, offline)
-            return path
-    raise ModelError(f"{name}: holds none of {', '.join((*_WHOLE, _PARTS))}")
+    folder = _folder(name, offline)
+    path = _first(folder) if _local(name) is not None else _fetch(name, offline, *_WEIGHTS)
+    if path is None:
+        raise ModelError(f"{name}: holds none of {', '.join(_WEIGHTS)}")
+    if path.name == _PARTS and _local(name) is None:
+        for file in sorted(set(_json(path).get("weight_map", {}).values())):
+            _fetch(name, offline, str(file))
+    return path
 
 
 def load(name: str, weights: str | Path | None, offline: bool = False) -> Network:
@@ -82,7 +78,9 @@ def load(name: str, weights: str | Path | None, offline: bool = False) -> Networ
     if path.suffix == ".bin":
         check_pickle(path)
     module, notes = _from_pretrained(name, path.parent)
-    return _network(module, name, path.parent, str(path), hub.sha256(path), notes)
+    # An index is the same whatever the files hold that it lists.
+    digest = None if path.name == _PARTS else hub.sha256(path)
+    return _network(module, name, path.parent, str(path), digest, notes)
 
 
 def random(name: str) -> Network:
@@ -121,20 +119,30 @@ def _folder(name: str, offline: bool) -> Path:
     """The folder that holds a network's `config.json`, and its processor's if there is one."""
     if (folder := _local(name)) is not None:
         return folder
-    config, _ = (
-        hub.fetch_from_hugging_face(_repository(name), file, name, offline)
-        for file in ("config.json", PROCESSOR)
-    )
+    config = _fetch(name, offline, "config.json")
     if config is None:
         raise ModelError(f"{name}: holds no config.json, so it is no model of transformers")
+    # It is missed, not needed: without it a line says what is assumed.
+    with suppress(ModelError):
+        _fetch(name, offline, PROCESSOR)
     return config.parent
 
 
-def _fetch_parts(name: str, index: Path, offline: bool) -> None:
-    """The files that an index lists, where they are on the hub."""
-    if index.name == _PARTS and _local(name) is None:
-        for file in sorted(set(_json(index).get("weight_map", {}).values())):
-            hub.fetch_from_hugging_face(_repository(name), str(file), name, offline)
+def _fetch(name: str, offline: bool, *files: str) -> Path | None:
+    try:
+        import huggingface_hub  # noqa: F401
+    except ImportError:
+        raise _lacking() from None
+    return hub.fetch_from_hugging_face(_repository(name), *files, name=name, offline=offline)
+
+
+def _first(folder: Path) -> Path | None:
+    """The file of weights in a folder."""
+    return next((folder / file for file in _WEIGHTS if is_there(folder / file)), None)
+
+
+def _lacking() -> ModelError:
+    return ModelError("hf/… needs transformers: pip install 'camtool[hf]'")
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -178,7 +186,7 @@ def _transformers(name: str) -> Iterator[Any]:
     try:
         import transformers
     except ImportError:
-        raise ModelError("hf/… needs transformers: pip install 'camtool[hf]'") from None
+        raise _lacking() from None
     logging: Any = transformers.utils.logging
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()

@@ -140,8 +140,9 @@ def _is_absent(source: Source, name: str, weights: str | Path | None) -> bool:
     if isinstance(weights, Path) or weights == "random":
         return False
     known = source.published(name)
-    named = [one for one in known if weights and one.name == weights.rsplit(".", 1)[-1]]
-    return bool(known) and (named or known)[0].path is None
+    wanted = "DEFAULT" if weights is None else weights.rsplit(".", 1)[-1]
+    named = known[:1] if wanted == "DEFAULT" else [one for one in known if one.name == wanted]
+    return any(one.path is None for one in named)
 
 
 def _checked(network: Network) -> Network:

@@ -20,7 +20,6 @@ from camtool.networks.state import line_of, read_state
 
 PREFIX = "timm/"
 
-_HUB = "hf-hub:"
 _FILES = ("model.safetensors", "pytorch_model.bin")
 
 
@@ -52,7 +51,7 @@ def load(name: str, weights: str | Path | None, offline: bool = False) -> Networ
     if isinstance(weights, Path):
 
         def build(classes: int | None = None, channels: int | None = None) -> nn.Module:
-            return _create(name, num_classes=classes, in_chans=channels)
+            return _create(_place(name, offline), num_classes=classes, in_chans=channels)
 
         state = read_state(weights)
         module, notes = fit(build, state, str(weights), name, torchvision.identify)
@@ -60,7 +59,10 @@ def load(name: str, weights: str | Path | None, offline: bool = False) -> Networ
     config = _config(name, weights)
     path = _fetch(name, config, offline)
     full = f"{PREFIX}{config.architecture}.{config.tag}" if config.tag else name
-    module = _create(full, pretrained=True, pretrained_cfg_overlay={"file": str(path)})
+    place = _place(name, offline)
+    # A folder brings its own record, with the weights in it.
+    overlay = {"file": str(path)} if place == name else None
+    module = _create(full if overlay else place, pretrained=True, pretrained_cfg_overlay=overlay)
     return _network(module, name, full, hub.sha256(path))
 
 
@@ -68,7 +70,7 @@ def random(name: str) -> Network:
     """An architecture with its own random initialisation."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return _network(_create(name), name, RANDOM, None)
+        return _network(_create(_place(name, offline=False)), name, RANDOM, None)
 
 
 def _network(
@@ -88,6 +90,22 @@ def _timm() -> Any:
     return timm
 
 
+def _repository(name: str) -> str:
+    """The repository that "timm/hf-hub:OWNER/NAME" names; empty for timm's own architectures."""
+    source, _, repository = name.removeprefix(PREFIX).partition(":")
+    return repository if source in ("hf-hub", "hf_hub") else ""
+
+
+def _place(name: str, offline: bool) -> str:
+    """What timm is to create: its own architecture, or the one that a repository describes."""
+    if not (repository := _repository(name)):
+        return name
+    config = hub.fetch_from_hugging_face(repository, "config.json", name=name, offline=offline)
+    if config is None:
+        raise ModelError(f"{name}: holds no config.json, so it is no model of timm")
+    return f"local-dir:{config.parent}"
+
+
 def _create(name: str, **options: Any) -> nn.Module:
     try:
         return _timm().create_model(name.removeprefix(PREFIX), **options)  # type: ignore[no-any-return]
@@ -101,6 +119,8 @@ def _create(name: str, **options: Any) -> nn.Module:
 def _configs(name: str) -> dict[str, Any]:
     """The records of published weights by tag, the default first."""
     timm, (base, _, tag) = _timm(), name.removeprefix(PREFIX).partition(".")
+    if repository := _repository(name):
+        return {"main": timm.models.PretrainedCfg(hf_hub_id=repository, num_classes=None)}
     if base not in timm.list_models():
         near = difflib.get_close_matches(base, timm.list_models(), n=5, cutoff=0.4)
         hint = f"; did you mean {', '.join(PREFIX + one for one in near)}?" if near else ""
@@ -130,20 +150,22 @@ def _no_tag(name: str, tag: str, known: Mapping[str, Any]) -> ModelError:
 
 def _cached(config: Any) -> Path | None:
     if config.hf_hub_id:
-        files = [config.hf_hub_filename] if config.hf_hub_filename else _FILES
-        found = (hub.cached_on_hugging_face(config.hf_hub_id, file) for file in files)
-        return next((path for path in found if path), None)
+        return hub.cached_on_hugging_face(config.hf_hub_id, *_files(config))
     return hub.cached(config.url)
+
+
+def _files(config: Any) -> tuple[str, ...]:
+    return (config.hf_hub_filename,) if config.hf_hub_filename else _FILES
 
 
 def _fetch(name: str, config: Any, offline: bool) -> Path:
     if not config.hf_hub_id:
         return hub.fetch(config.url, name, offline)
-    files = [config.hf_hub_filename] if config.hf_hub_filename else _FILES
-    for file in files:
-        if path := hub.fetch_from_hugging_face(config.hf_hub_id, file, name, offline):
-            return path
-    raise ModelError(f"{name}: {config.hf_hub_id} on the hub holds none of {', '.join(files)}")
+    files, place = _files(config), config.hf_hub_id
+    path = hub.fetch_from_hugging_face(place, *files, name=name, offline=offline)
+    if path is None:
+        raise ModelError(f"{name}: {place} on the hub holds none of {', '.join(files)}")
+    return path
 
 
 def facts(module: nn.Module) -> tuple[Preprocessing, tuple[str, ...]] | None:
