@@ -23,7 +23,7 @@ import camtool
 from camtool.device import true_float32
 from camtool.errors import ModelError, TargetError
 from camtool.images import FITS, geometry_of
-from camtool.networks import zoo
+from camtool.networks import torchvision as zoo
 
 SIZE = 96
 CELL = 16

@@ -2,81 +2,77 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from camtool.cli import common
 
+if TYPE_CHECKING:
+    from camtool.networks import Source
+
 weights = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Published weights: list, get, verify."
 )
 
-Name = Annotated[str, typer.Argument(help="A torchvision architecture, or gapnet.")]
+Name = Annotated[str, typer.Argument(help="As for --model: a name with published weights.")]
 EntryName = Annotated[
-    str, typer.Option("--weights", "-w", help="Which entry; default the architecture's.")
+    str | None, typer.Option("--weights", "-w", help="Which entry; default the architecture's.")
 ]
+AnyName = Annotated[str | None, typer.Argument(help="Only this one; default all that are listed.")]
+
+
+def _chosen(model: str | None) -> Iterator[tuple[Source, str]]:
+    """The source of one name, or every source with its names."""
+    from camtool.networks import SOURCES
+    from camtool.networks.load import find_source
+
+    if model is not None:
+        yield find_source(model), model
+        return
+    for source in SOURCES:
+        for name in source.names():
+            yield source, name
 
 
 @weights.command(name="list")
-def list_(
-    model: Annotated[str | None, typer.Argument(help="Only this architecture.")] = None,
-) -> None:
+def list_(model: AnyName = None) -> None:
     """List the published weights, and which of them are on this machine."""
+    from rich.markup import escape
     from rich.table import Table
 
-    from camtool.networks import embedded, hub, zoo
-
+    table = Table("model", "entry", "classes", "here")
     with common.exits():
-        if model is not None and model not in (*zoo.torchvision_names(), "gapnet"):
-            raise zoo.unknown(model)
-        table = Table("model", "entry", "classes", "here")
-        if model in (None, "gapnet"):
-            path = embedded.embedded_path()
-            table.add_row("gapnet", "embedded", "200", str(path) if path.exists() else "missing")
-        for name in [model] if model else zoo.torchvision_names():
-            for entry in zoo.entries(name) if name != "gapnet" else ():
-                path = hub.cached_path(entry.url)
-                here = str(path) if path.exists() else "-"
-                table.add_row(name, entry.name, str(len(entry.labels)), here)
+        for source, name in _chosen(model):
+            for one in source.published(name):
+                here = escape(str(one.path)) if one.path else "-"
+                table.add_row(escape(name), one.name, str(one.classes or "?"), here)
     common.show_table(table)
 
 
 @weights.command()
-def get(model: Name, entry: EntryName = "DEFAULT") -> None:
+def get(model: Name, entry: EntryName = None) -> None:
     """Fetch weights once, with progress; what is here already is only verified."""
-    from camtool.networks import embedded, hub, zoo
-
     with common.exits():
-        if model == "gapnet":
-            print(embedded.verified_path())
-            return
-        if model not in zoo.torchvision_names():
-            raise zoo.unknown(model)
-        found = zoo.find_entry(model, entry)
-        path = hub.fetch(found.url, f"{model} ({found.name})")
-    print(path)
+        ((source, name),) = _chosen(model)
+        print(source.fetch(name, entry, offline=False))
 
 
 @weights.command()
-def verify(model: Annotated[str | None, typer.Argument(help="Default: all.")] = None) -> None:
+def verify(model: AnyName = None) -> None:
     """Check the hashes of the weights on this machine; a damaged file is an error."""
     from camtool.errors import ModelError
-    from camtool.networks import embedded, hub, zoo
+    from camtool.networks import hub
 
-    with common.exits():
-        if model is not None and model not in (*zoo.torchvision_names(), "gapnet"):
-            raise zoo.unknown(model)
     damaged = False
-    for name in [model] if model else ["gapnet", *zoo.torchvision_names()]:
-        paths = [hub.cached_path(e.url) for e in (zoo.entries(name) if name != "gapnet" else ())]
+    with common.exits():
+        here = [one for source, name in _chosen(model) for one in source.published(name)]
+    for one in here:
         try:
-            if name == "gapnet":
-                print(f"ok       {embedded.verified_path()}")
-            for path in paths:
-                if path.exists():
-                    hub.verify(path)
-                    print(f"ok       {path}")
+            if one.path is not None:
+                hub.verify(one.path, one.sha256)
+                print(f"ok       {one.path}")
         except ModelError as error:
             damaged = True
             common.say(str(error))

@@ -2,19 +2,64 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
+
+import torch
 
 from camtool.errors import ModelError
-from camtool.networks.checkpoint import read_state
-from camtool.networks.gapnet import GapNet, gapnet
-from camtool.networks.hub import sha256
+from camtool.networks import gapnet, hub
 from camtool.networks.preprocessing import Preprocessing
+from camtool.networks.source import RANDOM, Network, Published
 
+NAME = "gapnet"
 FILE = "gapnet-1.safetensors"
 SHA256 = "228cc2d3ca92802e6c1d92b256adf2cecb245ddef14d6227d68c0c4de5dd7491"
 """Of the file that this version of the package was released with."""
+
+
+def takes(name: str) -> bool:
+    """Whether it is the embedded network's name."""
+    return name == NAME
+
+
+def names() -> tuple[str, ...]:
+    """The embedded network's."""
+    return (NAME,)
+
+
+def published(name: str) -> tuple[Published, ...]:
+    """The one file."""
+    path = embedded_path()
+    return (Published("embedded", 200, path if path.exists() else None, SHA256),)
+
+
+def fetch(name: str, weights: str | None, offline: bool) -> Path:
+    """The embedded weights, checked against their SHA-256.
+
+    Raises:
+        ModelError: The file is missing or not the released one.
+    """
+    path = embedded_path()
+    if weights not in (None, "DEFAULT", "embedded"):
+        raise ModelError(f"{NAME} has no weights called {weights!r}, and there is no such file")
+    if not path.exists():
+        raise ModelError(f"{path}: the embedded network is missing; reinstall camtool")
+    if hub.sha256(path) != SHA256:
+        raise ModelError(f"{path}: is not the file of this release; reinstall camtool")
+    return path
+
+
+def load(name: str, weights: str | Path | None = None, offline: bool = False) -> Network:
+    """The embedded network, or another gapnet from its file."""
+    return gapnet.load(weights if isinstance(weights, Path) else fetch(name, weights, offline))
+
+
+def random(name: str) -> Network:
+    """A gapnet as torch initialises it."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        module = gapnet.gapnet().eval().requires_grad_(False)
+    return Network(module, NAME, RANDOM, None, (), Preprocessing(size=64, resize=64))
 
 
 def embedded_path() -> Path:
@@ -22,64 +67,3 @@ def embedded_path() -> Path:
     package = Path(__file__).parents[1]
     installed = package / "weights" / FILE
     return installed if installed.exists() else package.parent / "weights" / FILE
-
-
-def verified_path() -> Path:
-    """The embedded weights, checked against their SHA-256.
-
-    Raises:
-        ModelError: The file is missing or not the released one.
-    """
-    path = embedded_path()
-    if not path.exists():
-        raise ModelError(f"{path}: the embedded network is missing; reinstall camtool")
-    if sha256(path) != SHA256:
-        raise ModelError(f"{path}: is not the file of this release; reinstall camtool")
-    return path
-
-
-def metadata(path: Path) -> dict[str, Any] | None:
-    """What a gapnet file says of itself; None if the file is no gapnet.
-
-    Returns:
-        "architecture", "labels", "preprocessing" as parsed JSON, the rest as text.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            facts: dict[str, Any] = dict(file.metadata() or {})
-    except (SafetensorError, OSError, ValueError):
-        return None
-    if facts.get("format") != "camtool-gapnet":
-        return None
-    for key in {"architecture", "labels", "wnids", "preprocessing"} & facts.keys():
-        facts[key] = json.loads(facts[key])
-    return facts
-
-
-def load_gapnet(
-    path: Path,
-) -> tuple[GapNet, tuple[str, ...], tuple[str, ...], Preprocessing]:
-    """A gapnet from its file: the network in float32, labels, WordNet ids, preprocessing.
-
-    Raises:
-        ModelError: The file is no gapnet, or damaged.
-    """
-    facts = metadata(path)
-    if facts is None:
-        raise ModelError(f"{path}: is no gapnet file")
-    module = gapnet(**facts["architecture"])
-    state = read_state(path)
-    wanted = module.state_dict()
-    module.load_state_dict({key: value.to(wanted[key].dtype) for key, value in state.items()})
-    spec = facts["preprocessing"]
-    preprocessing = Preprocessing(
-        size=spec["size"],
-        resize=spec.get("resize", spec["size"]),
-        mean=tuple(spec["mean"]),
-        std=tuple(spec["std"]),
-        interpolation=spec["interpolation"],
-    )
-    names = tuple(facts["labels"]), tuple(facts.get("wnids", ()))
-    return module.requires_grad_(False).eval(), *names, preprocessing

@@ -1,4 +1,4 @@
-"""The embedded network: a small residual network that ends in GAP and one linear layer.
+"""gapnet: a small residual network that ends in GAP and one linear layer, and its files.
 
 The residual block is the basic block of He et al., "Deep Residual Learning for Image
 Recognition" (2016), section 3, with the average-pooled shortcut of He et al., "Bag of Tricks"
@@ -8,10 +8,21 @@ class activation maps (Zhou et al. 2016, equation 2) are exact.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
+
+from camtool.errors import ModelError
+from camtool.networks.fitting import fit
+from camtool.networks.hub import sha256
+from camtool.networks.preprocessing import Preprocessing
+from camtool.networks.source import Network
+from camtool.networks.state import line_of, read_state
 
 
 def _conv_bn(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:
@@ -123,3 +134,64 @@ def gapnet(
         ValueError: If ``widths`` and ``blocks`` do not fit together.
     """
     return GapNet(widths, blocks, classes)
+
+
+def metadata(path: Path) -> dict[str, Any] | None:
+    """What a gapnet file says of itself; None if the file is no gapnet.
+
+    Returns:
+        "architecture", "labels", "wnids" and "preprocessing" as parsed JSON, the rest as text.
+
+    Raises:
+        ModelError: It says that it is one, and the rest is damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts: dict[str, Any] = dict(file.metadata() or {})
+    except (SafetensorError, OSError, ValueError):
+        return None
+    if facts.get("format") != "camtool-gapnet":
+        return None
+    try:
+        for key in {"architecture", "labels", "wnids", "preprocessing"} & facts.keys():
+            facts[key] = json.loads(facts[key])
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, error) from None
+    return facts
+
+
+def load(path: Path) -> Network:
+    """A gapnet from its file.
+
+    Raises:
+        ModelError: The file is no gapnet, or damaged.
+    """
+    facts = metadata(path)
+    if facts is None:
+        raise ModelError(f"{path}: is no gapnet file")
+    state = read_state(path)
+    try:
+        spec = _preprocessing(**facts["preprocessing"])
+        labels, wnids = (tuple(map(str, facts.get(key, ()))) for key in ("labels", "wnids"))
+        # Building takes a while for each block; a file has five tensors or more for one.
+        if sum(facts["architecture"]["blocks"]) > len(state):
+            raise ValueError("it has fewer tensors than blocks")
+        build = partial(gapnet, **facts["architecture"])
+        module, _ = fit(lambda *_: build(), state, str(path), "the gapnet that it says it is")
+    except ModelError:
+        raise
+    except (LookupError, TypeError, ValueError, RuntimeError) as error:
+        raise _damaged(path, error) from None
+    return Network(module, "gapnet", path.name, sha256(path), labels, spec, wnids)
+
+
+def _preprocessing(
+    size: int, mean: Sequence[float], std: Sequence[float], interpolation: str, resize: int = 0
+) -> Preprocessing:
+    return Preprocessing(size, resize or size, tuple(mean), tuple(std), interpolation)
+
+
+def _damaged(path: Path, error: Exception) -> ModelError:
+    return ModelError(f"{path}: is a damaged gapnet file ({line_of(error)})")

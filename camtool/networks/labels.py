@@ -9,6 +9,33 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from camtool.errors import ModelError, TargetError
+from camtool.networks.state import is_there, line_of
+
+MAX_TEXT = 16 << 20
+"""Bytes of a file of labels or of JSON: ImageNet's 22,000 labels take one of these 16 MiB."""
+
+MAX_SHOWN = 100
+"""Characters of a target that an error repeats and looks for kin of; longer labels are matched
+whole all the same."""
+
+
+def read_text(path: Path) -> str:
+    """The text of a small file, UTF-8.
+
+    Raises:
+        ModelError: It is no regular file, larger than `MAX_TEXT`, or no UTF-8.
+    """
+    if not is_there(path):
+        what = "is a folder" if path.is_dir() else "is no regular file"
+        raise ModelError(f"{path}: can't be read ({what if path.exists() else 'no such file'})")
+    try:
+        with path.open("rb") as stream:
+            content = stream.read(MAX_TEXT + 1)
+        if len(content) > MAX_TEXT:
+            raise ModelError(f"{path}: is larger than {MAX_TEXT >> 20} MiB")
+        return content.decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelError(f"{path}: can't be read ({error})") from None
 
 
 def read_labels(path: Path, classes: int) -> tuple[str, ...]:
@@ -21,11 +48,12 @@ def read_labels(path: Path, classes: int) -> tuple[str, ...]:
     Raises:
         ModelError: The file can't be read, or holds another number of labels.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ModelError(f"{path}: labels can't be read ({error})") from None
-    labels = _parse(path, text)
+    if path.is_dir():
+        raise ModelError(
+            f"{path}: is a folder; labels are a file with one a line, or JSON (of sub-folders in "
+            f"the order of their names: ls {path} > labels.txt)"
+        )
+    labels = _parse(path, read_text(path))
     if len(labels) != classes:
         raise ModelError(f"{path}: has {len(labels)} labels, the network has {classes} classes")
     return labels
@@ -39,13 +67,15 @@ def _parse(path: Path, text: str) -> tuple[str, ...]:
         return tuple(lines)
     try:
         value = json.loads(text)
-    except ValueError as error:
-        raise ModelError(f"{path}: is not JSON ({error})") from None
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{path}: is not JSON ({line_of(error)})") from None
     if isinstance(value, dict):
         value = _from_mapping(path, value)
-    if not isinstance(value, list) or [] in value:
+    items = value if isinstance(value, list) and value else [[]]
+    labels = [item[-1] if isinstance(item, list) and item else item for item in items]
+    if any(isinstance(label, (list, dict)) for label in labels):
         raise ModelError(f"{path}: must hold a list of labels, or an object from index to label")
-    return tuple(str(item[-1] if isinstance(item, list) else item) for item in value)
+    return tuple(map(str, labels))
 
 
 def _from_mapping(path: Path, value: dict[str, object]) -> list[object]:
@@ -77,26 +107,28 @@ def resolve_target(target: int | str, labels: Sequence[str]) -> int:
     Raises:
         TargetError: Nothing or several match.
     """
-    wanted = _normal(str(target))
-    names = [_normal(label) for label in labels]
-    is_index = isinstance(target, int) or re.fullmatch(r"-?\d+", target.strip()) is not None
-    if is_index and wanted not in names:
-        index = int(target)
-        if not 0 <= index < len(labels):
-            raise TargetError(f"class {index} is not in 0..{len(labels) - 1}")
-        return index
     if isinstance(target, int):
-        return target if 0 <= target < len(labels) else names.index(wanted)
+        if 0 <= target < len(labels):
+            return target
+        # Python writes no number of more than some thousand digits.
+        target = str(target) if abs(target) < 10**MAX_SHOWN else "9" * (MAX_SHOWN + 1)
+    wanted, names = _normal(target), [_normal(label) for label in labels]
+    told = target if len(target) <= MAX_SHOWN else target[:MAX_SHOWN] + "…"
+    if re.fullmatch(r"-?\d+", target.strip()) and wanted not in names:
+        index = int(wanted) if len(wanted) <= MAX_SHOWN and "-" not in target else -1
+        if not 0 <= index < len(labels):
+            raise TargetError(f"class {told.strip()} is not in 0..{len(labels) - 1}")
+        return index
     for found in _matches(wanted, names):
         if len(found) == 1:
             return found[0]
         if found:
             some = ", ".join(f"{i} {labels[i]!r}" for i in found[:10])
             more = ", …" if len(found) > 10 else ""
-            raise TargetError(f"label {target!r} matches {len(found)} classes: {some}{more}")
-    near = difflib.get_close_matches(wanted, names, n=5, cutoff=0.0)
+            raise TargetError(f"label {told!r} matches {len(found)} classes: {some}{more}")
+    near = difflib.get_close_matches(wanted[:MAX_SHOWN], names, n=5, cutoff=0.0)
     listed = ", ".join(f"{names.index(name)} {labels[names.index(name)]!r}" for name in near)
-    raise TargetError(f"no class is called {target!r}; the nearest are {listed}")
+    raise TargetError(f"no class is called {told!r}; the nearest are {listed}")
 
 
 def _matches(wanted: str, names: list[str]) -> list[list[int]]:

@@ -2,50 +2,40 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from importlib import resources
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from torch import nn
 
 from camtool.errors import ModelError
-from camtool.networks import embedded, hub, zoo
-from camtool.networks.checkpoint import State, build_from_state, read_state
+from camtool.networks import (
+    checkpoint,
+    embedded,
+    hub,
+    huggingface,
+    modules,
+    timm,
+    torchvision,
+)
+from camtool.networks.fitting import first_convolution, not_finite
 from camtool.networks.labels import read_labels
-from camtool.networks.preprocessing import Preprocessing
+from camtool.networks.source import Network, Source
+from camtool.networks.state import is_there, shown
+
+__all__ = ["SOURCES", "Labels", "Network", "labels_for", "load_network"]
 
 Labels: TypeAlias = "Sequence[str] | str | os.PathLike[str] | None"
 AUTO = "auto"
-GAPNET = "gapnet"
 RESNET50_FILES = "CAMTOOL_WEIGHTS"
 """Environment variable: a file with ResNet-50's weights, or a folder that holds one."""
 
-
-@dataclass(frozen=True)
-class Network:
-    """A network and what is known of it.
-
-    Attributes:
-        module: The network, giving logits [N,classes] for [N,3,H,W].
-        name: The architecture, as users name it.
-        weights: Where its weights come from, for people.
-        sha256: Of the weights' file; None if there is none.
-        labels: One for each class; empty if unknown.
-        preprocessing: What it expects of its input.
-        synsets: WordNet ids of the classes, as data sets name them; empty if unknown.
-    """
-
-    module: nn.Module
-    name: str
-    weights: str
-    sha256: str | None
-    labels: tuple[str, ...]
-    preprocessing: Preprocessing
-    synsets: tuple[str, ...] = ()
+SOURCES: list[Source] = [embedded, timm, huggingface, torchvision, checkpoint]
+"""Where networks come from, in the order in which they are asked whether a name is theirs."""
 
 
 def load_network(
@@ -53,15 +43,18 @@ def load_network(
     weights: str | os.PathLike[str] | None = None,
     *,
     random_if_absent: bool = False,
+    offline: bool = False,
 ) -> Network:
     """The network that a user names.
 
     Args:
-        model: "auto", "gapnet", an architecture of torchvision, "timm/NAME", the path of a
-            checkpoint, or a module, which is used as it is.
+        model: "auto", a name that one of `SOURCES` takes ("gapnet", an architecture of
+            torchvision, "timm/NAME", "hf/NAME", a folder of Hugging Face's, the path of a
+            checkpoint), or a module, which is used as it is.
         weights: None for the architecture's published default, the name of a published entry
             ("IMAGENET1K_V1"), "random" (seeded), or a checkpoint file.
-        random_if_absent: With `weights` left out, take random weights rather than download.
+        random_if_absent: Take random weights rather than download published ones.
+        offline: Download nothing.
 
     Raises:
         ModelError: It can't be had, or is not what was asked.
@@ -69,23 +62,32 @@ def load_network(
     if isinstance(model, nn.Module):
         if weights is not None:
             raise ModelError("a module brings its own weights; leave `weights` out")
-        name = type(getattr(model, "_orig_mod", model)).__name__
-        return Network(model, name, "as given", None, (), Preprocessing())
-    if str(model) == AUTO:
-        return _automatic(weights)
-    if str(model) == GAPNET:
-        path = embedded.verified_path() if weights is None else Path(weights)
-        return _gapnet(path)
+        return _checked(modules.given(model))
     name = os.fspath(model)
-    if not zoo.is_known(name):
-        return _from_path(Path(name), weights)
-    if weights is None:
-        return _published(name, random_if_absent)
-    if str(weights) == "random":
-        return random_network(name)
-    if Path(weights).is_file():
-        return _from_file(name, Path(weights))
-    return _named_entry(name, os.fspath(weights))
+    if name == AUTO:
+        return _checked(_automatic(weights))
+    source, wanted = find_source(name), _wanted(weights)
+    if wanted == "random" or (random_if_absent and _is_absent(source, name, wanted)):
+        return _checked(source.random(name))
+    return _checked(source.load(name, wanted, offline))
+
+
+def before_download(
+    model: str | os.PathLike[str] | nn.Module = AUTO, weights: str | os.PathLike[str] | None = None
+) -> Network | None:
+    """The architecture with random weights where `load_network` would download its own.
+
+    Its head is the same, so what refuses it can be said before anything large is fetched. None
+    where nothing has to be fetched.
+
+    Raises:
+        ModelError: There is no such name, or there are no such weights.
+    """
+    if isinstance(model, nn.Module) or os.fspath(model) == AUTO:
+        return None
+    name = os.fspath(model)
+    source, wanted = find_source(name), _wanted(weights)
+    return _checked(source.random(name)) if _is_absent(source, name, wanted) else None
 
 
 def labels_for(network: Network, labels: Labels, classes: int) -> tuple[str, ...]:
@@ -104,33 +106,94 @@ def labels_for(network: Network, labels: Labels, classes: int) -> tuple[str, ...
     return tuple(labels)
 
 
-def random_network(name: str) -> Network:
-    """An architecture with seeded random weights: for its structure, not for its answers."""
-    module = zoo.random_module(name)
-    if name.startswith(zoo.TIMM):
-        preprocessing, labels = zoo.timm_facts(name, module)
-    else:
-        entry = zoo.classic_entry(name)
-        preprocessing = entry.preprocessing if entry else Preprocessing()
-        labels = entry.labels if entry else ()
-    synsets = synsets_of(labels)
-    return Network(module, name, "random (seed 0)", None, labels, preprocessing, synsets)
+def find_source(name: str) -> Source:
+    """The source of a name.
+
+    Raises:
+        ModelError: No source takes it; lists the nearest names.
+    """
+    for source in SOURCES:
+        if source.takes(name):
+            return source
+    known = [one for source in SOURCES for one in source.names()]
+    near = difflib.get_close_matches(name[:100], known, n=5, cutoff=0.4)
+    hint = f"; did you mean {', '.join(near)}?" if near else ""
+    raise ModelError(
+        f"{shown([name])} is no architecture of torchvision, no timm/NAME, no hf/NAME and no "
+        f"file{hint}"
+    )
+
+
+def _wanted(weights: str | os.PathLike[str] | None) -> str | Path | None:
+    """A file as its path, the name of an entry as text."""
+    if weights is None or is_there(Path(weights)):
+        return None if weights is None else Path(weights)
+    name = os.fspath(weights)
+    endings = (".pth", ".pt", ".safetensors", ".tar", ".ckpt", ".bin")
+    if name.endswith(endings) or "/" in name or "\\" in name or Path(name).exists():
+        raise ModelError(f"{name}: no such weights file")
+    return name
+
+
+def _is_absent(source: Source, name: str, weights: str | Path | None) -> bool:
+    """Whether published weights are asked for and are not on this machine."""
+    if isinstance(weights, Path) or weights == "random":
+        return False
+    known = source.published(name)
+    wanted = "DEFAULT" if weights is None else weights.rsplit(".", 1)[-1]
+    named = known[:1] if wanted == "DEFAULT" else [one for one in known if one.name == wanted]
+    return any(one.path is None for one in named)
+
+
+def _checked(network: Network) -> Network:
+    """A network whose weights are numbers, prepared for as many channels as it takes.
+
+    Raises:
+        ModelError: Weights are NaN or infinite.
+    """
+    if odd := not_finite(network.module):
+        raise ModelError(
+            f"{network.name}: its weights are not finite numbers (NaN or infinity in "
+            f"{shown(odd)}); the training diverged, or they were saved damaged"
+        )
+    channels = channels_of(network.module)
+    spec = network.preprocessing.for_channels(channels)
+    notes = network.notes
+    if spec is not network.preprocessing:
+        mean, std = spec.mean[0], spec.std[0]
+        notes += (
+            f"it takes {channels} channels; mean {mean:g} and deviation {std:g} are taken for each",
+        )
+    return replace(network, preprocessing=spec, channels=channels, notes=notes)
+
+
+def channels_of(module: nn.Module) -> int:
+    """Input channels: what the first convolution takes.
+
+    Parts may be listed in another order than they run in. So where a later one takes 3, and not
+    from the first one listed, it is 3.
+    """
+    first = first_convolution(module)
+    if first is None:
+        return 3
+    convolutions = (part for part in module.modules() if isinstance(part, nn.Conv2d))
+    colours = first[1].out_channels != 3 and any(part.in_channels == 3 for part in convolutions)
+    return 3 if colours else first[1].in_channels
 
 
 def _automatic(weights: str | os.PathLike[str] | None) -> Network:
     """ResNet-50 where its weights are on this machine, else the embedded network."""
     if weights is not None:
-        return _from_path(Path(weights), None)
+        return checkpoint.load(os.fspath(weights), None)
     found = resnet50_on_this_machine()
     if found is not None:
-        _say(f"using resnet50 with {found}; --model gapnet is the embedded network")
-        return _from_file("resnet50", found)
-    network = _gapnet(embedded.verified_path())
+        _say(f"using resnet50 with {found}; --model {embedded.NAME} is the embedded network")
+        return torchvision.load("resnet50", found)
     _say(
-        "using the embedded network gapnet (200 classes); for ResNet-50 (1,000 classes) run "
-        "`camtool weights get resnet50`"
+        f"using the embedded network {embedded.NAME} (200 classes); for ResNet-50 (1,000 classes) "
+        "run `camtool weights get resnet50`"
     )
-    return network
+    return embedded.load(embedded.NAME)
 
 
 def resnet50_on_this_machine() -> Path | None:
@@ -142,13 +205,11 @@ def resnet50_on_this_machine() -> Path | None:
     named = os.environ.get(RESNET50_FILES)
     if named:
         path = Path(named)
-        if path.is_file():
-            return path
-        for found in sorted(path.glob("resnet50*")):
-            return found
+        for found in [path, *sorted(path.glob("resnet50*"))]:
+            if found.is_file():
+                return found
         raise ModelError(f"{RESNET50_FILES}={named}: is no file, and no folder with resnet50*")
-    paths = (hub.cached_path(url) for url in RESNET50_URLS)
-    return next((path for path in paths if path.is_file()), None)
+    return next((file for file in map(hub.cached, RESNET50_URLS) if file), None)
 
 
 RESNET50_URLS = (
@@ -160,92 +221,3 @@ RESNET50_URLS = (
 
 def _say(line: str) -> None:
     print(f"camtool: {line}", file=sys.stderr)
-
-
-def _gapnet(path: Path) -> Network:
-    module, labels, synsets, preprocessing = embedded.load_gapnet(path)
-    digest = hub.sha256(path)
-    return Network(module, GAPNET, path.name, digest, labels, preprocessing, synsets)
-
-
-def _from_path(path: Path, weights: str | os.PathLike[str] | None) -> Network:
-    """A checkpoint that must say itself, or tell by its tensors, what it is."""
-    if not path.is_file():
-        raise zoo.unknown(str(path))
-    if weights is not None:
-        raise ModelError(f"{path} is a checkpoint already; with --weights, --model names a network")
-    if embedded.metadata(path) is not None:
-        return _gapnet(path)
-    state = read_state(path)
-    name = zoo.identify(state)
-    if name is None:
-        raise ModelError(
-            f"{path}: fits no torchvision architecture; name the one it was trained with: "
-            f"--model NAME --weights {path.name}"
-        )
-    return _from_file(name, path, state)
-
-
-def _published(name: str, random_if_absent: bool) -> Network:
-    if name.startswith(zoo.TIMM):
-        if random_if_absent:
-            return random_network(name)
-        module = zoo.timm_module(name)
-        preprocessing, labels = zoo.timm_facts(name, module)
-        return Network(module, name, "timm's default", None, labels, preprocessing)
-    known = zoo.entries(name)
-    if not known:
-        raise ModelError(f"torchvision has no weights for {name}; give --weights FILE")
-    if random_if_absent and not hub.cached_path(known[0].url).exists():
-        return random_network(name)
-    return _from_entry(name, known[0])
-
-
-def _named_entry(name: str, weights: str) -> Network:
-    looks_like_path = any(sign in weights for sign in ("/", "\\")) or weights.endswith(
-        (".pth", ".pt", ".safetensors", ".tar", ".ckpt", ".bin")
-    )
-    if looks_like_path or name.startswith(zoo.TIMM):
-        raise ModelError(f"{weights}: no such weights file")
-    return _from_entry(name, zoo.find_entry(name, weights))
-
-
-def _from_entry(name: str, entry: zoo.Entry) -> Network:
-    path = hub.fetch(entry.url, f"{name} ({entry.name})")
-    network = _from_file(name, path, options=entry.options)
-    return replace(
-        network, weights=entry.name, labels=entry.labels, preprocessing=entry.preprocessing
-    )
-
-
-def _from_file(
-    name: str, path: Path, state: State | None = None, options: dict[str, Any] | None = None
-) -> Network:
-    """An architecture with the weights of a file; a published file is known by its name."""
-    state = read_state(path) if state is None else state
-    timm = name.startswith(zoo.TIMM)
-    published = [] if timm else [e for e in zoo.entries(name) if e.url.endswith("/" + path.name)]
-    entry = published[0] if published else None
-    if options is None:
-        options = entry.options if entry else {}
-    digest = hub.verify(path) if entry else hub.sha256(path)
-
-    def factory(classes: int | None, tensors: State) -> nn.Module:
-        return zoo.build(name, classes, tensors, **options)
-
-    module = build_from_state(factory, state, str(path))
-    if timm:
-        preprocessing, labels = zoo.timm_facts(name, module)
-    else:
-        entry = entry or zoo.classic_entry(name)
-        preprocessing = entry.preprocessing if entry else Preprocessing()
-        labels = entry.labels if entry else ()
-    return Network(module, name, str(path), digest, labels, preprocessing, synsets_of(labels))
-
-
-def synsets_of(labels: Sequence[str]) -> tuple[str, ...]:
-    """ImageNet's 1,000 WordNet ids where the labels are ImageNet's; their order is by id."""
-    if len(labels) != 1000:
-        return ()
-    text = resources.files("camtool.networks").joinpath("imagenet_synsets.txt").read_text()
-    return tuple(text.split())

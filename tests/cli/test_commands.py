@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 
 import camtool
 from camtool.cli import app
-from camtool.networks import hub, zoo
+from camtool.networks import hub
+from camtool.networks import torchvision as zoo
 
 
 def _run(*words: str):
@@ -83,7 +84,7 @@ def test_inspect_refuses_with_the_reason() -> None:
 def test_weights_list(no_cache: Path) -> None:
     every = _run("weights", "list")
     assert every.exit_code == 0
-    for name in zoo.torchvision_names():
+    for name in zoo.names():
         assert name in every.stdout
     one = _run("weights", "list", "resnet50")
     assert "IMAGENET1K_V2" in one.stdout

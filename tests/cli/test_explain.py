@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 import camtool
 from camtool.cli import app
-from camtool.networks import zoo
+from camtool.networks import torchvision as zoo
 
 MODEL = ["-m", "squeezenet1_1", "--size", "64", "--device", "cpu"]
 LABELS = ["cat", "dog", "crane", "crane", "[red]cow"]

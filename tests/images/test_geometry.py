@@ -14,7 +14,7 @@ from torchvision.transforms.functional import pil_to_tensor
 import camtool
 from camtool.images import FITS, geometry_of, prepare
 from camtool.images.geometry import MAX_ASPECT, whole_size
-from camtool.networks import zoo
+from camtool.networks import torchvision as zoo
 from camtool.networks.preprocessing import Preprocessing
 
 sides = st.integers(1, 5000)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import re
 import warnings
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,9 @@ from torch import Tensor, nn
 from camtool.errors import ModelError
 from camtool.heads import find_head
 from camtool.networks import load_network
-from camtool.networks.checkpoint import build_from_state, read_state, strip_prefixes
-from camtool.networks.zoo import build, identify, random_module
+from camtool.networks.fitting import fit, strip_prefixes
+from camtool.networks.state import read_state
+from camtool.networks.torchvision import build, identify, random_module
 
 NAME = "squeezenet1_1"
 
@@ -113,7 +115,7 @@ def test_a_file_of_no_known_architecture_says_what_to_do(tmp_path: Path) -> None
 
 
 def _on_meta(name: str) -> dict[str, Tensor]:
-    return build(name, 3, {}).state_dict()
+    return build(name, {}, 3).state_dict()
 
 
 def test_densenet_files_have_the_names_that_were_published() -> None:
@@ -138,22 +140,22 @@ def test_vit_files_have_the_names_that_were_published() -> None:
 
 def test_missing_left_over_and_misshapen_names_are_listed(tmp_path: Path, state) -> None:
     wrong = dict(state)
-    wrong["extra.weight"] = wrong.pop("features.0.bias")
+    wrong["features.extra.weight"] = wrong.pop("features.0.bias")
     wrong["features.0.weight"] = torch.zeros(64, 3, 5, 5)
     path = tmp_path / "wrong.pth"
     torch.save(wrong, path)
     with pytest.raises(ModelError) as caught:
         load_network(NAME, path)
     line = str(caught.value)
-    assert "1 missing: features.0.bias" in line
-    assert "1 left over: extra.weight" in line
-    assert "features.0.weight (64, 3, 5, 5) for (64, 3, 3, 3)" in line
+    assert "1 missing (features.0.bias)" in line
+    assert "1 left over (features.extra.weight)" in line
+    assert "features.0.weight [64, 3, 5, 5] for [64, 3, 3, 3]" in line
     assert "\n" not in line
 
 
 def test_batch_norms_counter_may_be_missing() -> None:
     state = {k: v for k, v in _state("resnet18").items() if not k.endswith("num_batches_tracked")}
-    module = build_from_state(lambda n, s: build("resnet18", n, s), state, "mine")
+    module, _ = fit(partial(build, "resnet18", state), state, "mine", "resnet18")
     assert not any(tensor.is_meta for tensor in module.state_dict().values())
 
 
@@ -252,8 +254,8 @@ def test_damaged_files_are_one_line(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
-    for path in (tmp_path / "none.pth", tmp_path):
-        with pytest.raises(ModelError, match="no such weights file"):
+    for path, reason in ((tmp_path / "none.pth", "no such weights"), (tmp_path, "no regular file")):
+        with pytest.raises(ModelError, match=reason):
             read_state(path)
 
 

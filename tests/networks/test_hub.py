@@ -21,7 +21,8 @@ import torch
 
 import camtool
 from camtool.errors import ModelError
-from camtool.networks import hub, load_network, zoo
+from camtool.networks import hub, load_network
+from camtool.networks import torchvision as zoo
 from camtool.networks.load import resnet50_on_this_machine
 
 NAME = "resnet18"
@@ -209,6 +210,6 @@ def test_resnet50_is_found_where_it_lies(monkeypatch, tmp_path: Path) -> None:
 
 
 def test_every_published_name_carries_a_hash() -> None:
-    for name in zoo.torchvision_names():
+    for name in zoo.names():
         for entry in zoo.entries(name):
-            assert hub._digits(Path(entry.url).name), entry.url
+            assert hub.digits(Path(entry.url).name), entry.url

@@ -10,7 +10,8 @@ from torch import nn
 
 import camtool
 from camtool.errors import ModelError
-from camtool.networks import labels_for, load_network, zoo
+from camtool.networks import labels_for, load_network
+from camtool.networks import torchvision as zoo
 from camtool.networks.preprocessing import Preprocessing
 
 
@@ -53,7 +54,7 @@ def test_entries_by_name(form: str) -> None:
 def test_published_inceptions_transform_their_input(name: str) -> None:
     options = zoo.entries(name)[0].options
     assert options == {"transform_input": True}
-    assert zoo.build(name, None, {}, **options).transform_input
+    assert zoo.build(name, {}, **options).transform_input
 
 
 def test_random_weights_are_seeded_and_leave_the_generator_alone() -> None:
