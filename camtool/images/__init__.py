@@ -1,9 +1,11 @@
-"""Reading any picture safely, and how it lies under the network's input."""
+"""Reading any picture safely, writing one, and how it lies under the network's input."""
 
 from __future__ import annotations
 
+from camtool.images.errors import ImageError, display_name
 from camtool.images.geometry import FITS, Fit, Geometry, geometry_of, prepare
-from camtool.images.read import MAX_PIXELS, ImageError, display_name, read_image
+from camtool.images.read import MAX_PIXELS, read_image
+from camtool.images.write import encode
 
 __all__ = [
     "FITS",
@@ -12,6 +14,7 @@ __all__ = [
     "Geometry",
     "ImageError",
     "display_name",
+    "encode",
     "geometry_of",
     "prepare",
     "read_image",

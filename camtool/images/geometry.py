@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, get_args
 
 import numpy as np
 from PIL import Image
@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
-
-    from camtool.networks.preprocessing import Preprocessing
 
 Fit: TypeAlias = Literal["whole", "crop", "squash"]
 Box: TypeAlias = tuple[float, float, float, float]
@@ -30,6 +28,22 @@ _RESAMPLING = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
+
+
+class Expected(Protocol):
+    """What a network expects of its input, as far as resizing asks for it."""
+
+    @property
+    def size(self) -> int:
+        """Side of the square input that the network was evaluated on, in pixels (S)."""
+
+    @property
+    def resize(self) -> int:
+        """Short side to which `crop` resizes before it cuts the centre, in pixels."""
+
+    @property
+    def interpolation(self) -> str:
+        """One of nearest, bilinear, bicubic, lanczos; always antialiased."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +109,7 @@ def whole_size(size: tuple[int, int], short: int, stride: int) -> tuple[int, int
     return (long, short) if height > width else (short, long)
 
 
-def geometry_of(size: tuple[int, int], spec: Preprocessing, fit: Fit, stride: int = 32) -> Geometry:
+def geometry_of(size: tuple[int, int], spec: Expected, fit: Fit, stride: int = 32) -> Geometry:
     """Where the input of a picture of `size` (W, H) lies under a fit mode.
 
     `crop` follows torchvision's evaluation transform: the short side to `spec.resize` with the
@@ -118,7 +132,7 @@ def geometry_of(size: tuple[int, int], spec: Preprocessing, fit: Fit, stride: in
     return Geometry(fit, size, extent, (spec.size, spec.size))
 
 
-def _centre(size: tuple[int, int], spec: Preprocessing) -> tuple[tuple[int, int], tuple[int, int]]:
+def _centre(size: tuple[int, int], spec: Expected) -> tuple[tuple[int, int], tuple[int, int]]:
     """(W, H) to which `crop` resizes a picture, and (left, top) of the square that it cuts."""
     width, height = size
     resize, short = max(spec.resize, spec.size), min(size)
@@ -127,7 +141,7 @@ def _centre(size: tuple[int, int], spec: Preprocessing) -> tuple[tuple[int, int]
 
 
 def prepare(
-    image: NDArray[np.uint8], spec: Preprocessing, fit: Fit, stride: int = 32
+    image: NDArray[np.uint8], spec: Expected, fit: Fit, stride: int = 32
 ) -> tuple[NDArray[np.uint8], Geometry]:
     """Resize a picture to the network's input.
 

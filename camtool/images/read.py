@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import os
 import struct
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps
+
+from camtool.images.errors import ImageError, display_name, printable
+from camtool.images.formats import open_picture
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -20,46 +22,10 @@ ImageSource: TypeAlias = (
     "str | os.PathLike[str] | bytes | BinaryIO | Image.Image | NDArray[Any] | Tensor"
 )
 
+__all__ = ["MAX_PIXELS", "ImageError", "ImageSource", "display_name", "printable", "read_image"]
+
 MAX_PIXELS = 100_000_000
 """Pictures with more pixels than this are refused unless the caller raises the limit."""
-
-_pillow_limit = threading.Lock()
-
-
-class ImageError(ValueError):
-    """A picture that can't be read; the message is one line: its name, then the reason.
-
-    Attributes:
-        name: What the picture is called, safe to print.
-        reason: Why it can't be read and, where there is one, the way out.
-    """
-
-    def __init__(self, name: str, reason: str) -> None:
-        super().__init__(f"{name}: {reason}")
-        self.name = name
-        self.reason = reason
-
-    def __reduce__(self) -> tuple[type[ImageError], tuple[str, str]]:
-        return type(self), (self.name, self.reason)
-
-
-def display_name(source: object) -> str:
-    """A printable one-line name: control characters and undecodable bytes are escaped."""
-    if isinstance(source, (str, os.PathLike)):
-        return printable(os.fsdecode(source))
-    if isinstance(source, Image.Image):
-        return printable(str(getattr(source, "filename", "") or "<PIL image>"))
-    if isinstance(source, (bytes, bytearray, memoryview)):
-        return "<bytes>"
-    if hasattr(source, "read"):
-        name = getattr(source, "name", None)
-        return printable(name) if isinstance(name, str) else "<file object>"
-    return "<array>"
-
-
-def printable(text: str) -> str:
-    """`text` on one line, safe for any UTF-8 terminal: what can't be shown is escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def read_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
@@ -126,17 +92,10 @@ def _read_stream(stream: BinaryIO, name: str, max_pixels: int) -> NDArray[np.uin
         raise ImageError(name, "is empty (0 bytes)")
     stream.seek(0)
     try:
-        # Pillow's own pixel limit is one global for the whole process, warns below and can't be
-        # raised for one call; ours is checked in _decode, before any pixel is decoded.
-        with _pillow_limit:
-            limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-            try:
-                image = Image.open(stream)
-            finally:
-                Image.MAX_IMAGE_PIXELS = limit
-    except UnidentifiedImageError:
-        raise ImageError(name, "is not a picture in a format that Pillow reads") from None
-    except (OSError, ValueError, SyntaxError, struct.error, EOFError, OverflowError) as error:
+        image = open_picture(stream, name)
+    except ImageError:
+        raise
+    except Exception as error:
         raise ImageError(name, f"is broken ({printable(str(error))})") from None
     with image:
         return _decode(image, name, max_pixels)

@@ -1,0 +1,50 @@
+"""Pictures as the bytes of a file."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from camtool.opencv import cv2
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_JPEG_SIDE = 65_500
+"""Pixels; libjpeg's own limit (JPEG_MAX_DIMENSION in jmorecfg.h)."""
+
+
+def encode(picture: Image.Image | NDArray[np.uint8], suffix: str, quality: int = 90) -> bytes:
+    """A picture as a file's bytes.
+
+    Args:
+        picture: A PIL image or uint8 [H,W,3], in RGB.
+        suffix: The file's ending, as ".png" or ".jpg".
+        quality: For the formats that lose something.
+
+    Raises:
+        ValueError: Pillow writes no format of that ending.
+        OSError: The format can't hold the picture.
+    """
+    form = Image.registered_extensions().get(suffix.lower())
+    if form is None:
+        raise ValueError(f"no picture format has the ending {suffix!r}; use .png, .jpg or .webp")
+    if form == "JPEG":
+        return _jpeg(np.asarray(picture), quality)
+    if not isinstance(picture, Image.Image):
+        picture = Image.fromarray(picture)
+    stream = io.BytesIO()
+    picture.save(stream, form, quality=quality)
+    return stream.getvalue()
+
+
+def _jpeg(picture: NDArray[np.uint8], quality: int) -> bytes:
+    """By OpenCV: Pillow's encoder holds Python's lock, and with it the other threads of a run."""
+    height, width = picture.shape[:2]
+    if max(height, width) > _JPEG_SIDE:
+        raise OSError(f"{width}×{height} pixels are too many for a JPEG; choose PNG")
+    bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+    return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
