@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from camtool.images.errors import ImageError, display_name
-from camtool.images.geometry import FITS, Fit, Geometry, geometry_of, prepare
-from camtool.images.read import MAX_PIXELS, read_image
+from camtool.images.geometry import FITS, LARGE, Fit, Geometry, enough, geometry_of, prepare
+from camtool.images.pixels import Pixels, as_picture
+from camtool.images.read import MAX_PIXELS, read_image, read_pixels, read_reduced
 from camtool.images.write import encode
 
 __all__ = [
     "FITS",
+    "LARGE",
     "MAX_PIXELS",
     "Fit",
     "Geometry",
     "ImageError",
+    "Pixels",
+    "as_picture",
     "display_name",
     "encode",
+    "enough",
     "geometry_of",
     "prepare",
     "read_image",
+    "read_pixels",
+    "read_reduced",
 ]

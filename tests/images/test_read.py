@@ -238,6 +238,7 @@ def test_pillows_own_limit_is_never_touched_for_others_to_see(
         seen.append(Image.MAX_IMAGE_PIXELS)
         return Image.new("RGB", (20, 10), "red")
 
+    Image.init()
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
     monkeypatch.setattr(Image, "ID", ["SEEN", *Image.ID])
     monkeypatch.setitem(Image.OPEN, "SEEN", (decoder, None))
