@@ -1,19 +1,27 @@
-"""Reading any picture safely, and how it lies under the network's input."""
+"""Reading any picture safely, writing one, and how it lies under the network's input."""
 
 from __future__ import annotations
 
-from camtool.images.geometry import FITS, Geometry, geometry_of, prepare
-from camtool.images.read import MAX_PIXELS, ImageError, display_name, read_image
+from camtool.images.errors import ImageError, display_name
+from camtool.images.geometry import FITS, LARGE, Geometry, enough, geometry_of, prepare
+from camtool.images.pixels import Pixels, as_picture
+from camtool.images.read import MAX_PIXELS, read_image, read_pixels, read_reduced
 from camtool.images.write import encode
 
 __all__ = [
     "FITS",
+    "LARGE",
     "MAX_PIXELS",
     "Geometry",
     "ImageError",
+    "Pixels",
+    "as_picture",
     "display_name",
     "encode",
+    "enough",
     "geometry_of",
     "prepare",
     "read_image",
+    "read_pixels",
+    "read_reduced",
 ]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias, get_args
+from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar, get_args
 
 import numpy as np
 from PIL import Image
@@ -11,19 +12,25 @@ from PIL import Image
 from camtool.choices import Fit
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
-    from camtool.networks.preprocessing import Preprocessing
-
 Box: TypeAlias = tuple[float, float, float, float]
+Size: TypeAlias = tuple[int, int]
+PixelsT = TypeVar("PixelsT", "NDArray[np.uint8]", "NDArray[np.float32]")
 
 FITS: tuple[Fit, ...] = get_args(Fit)
+
+LARGE = 20_000_000
+"""Pixels; what is made of pictures with more of them is made a few rows at a time, or smaller."""
 
 MAX_ASPECT = 32
 """`whole` keeps the aspect ratio of pictures up to 1:32; a longer side is squashed to that. Up to
 there `crop` resizes a picture before it cuts; it would be too large to hold beyond."""
+
+_ROOM = 3
+_LOOKED_AT = 1200
 
 _RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
@@ -31,6 +38,22 @@ _RESAMPLING = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
+
+
+class Expected(Protocol):
+    """What a network expects of its input, as far as resizing asks for it."""
+
+    @property
+    def size(self) -> int:
+        """Side of the square input that the network was evaluated on, in pixels (S)."""
+
+    @property
+    def resize(self) -> int:
+        """Short side to which `crop` resizes before it cuts the centre, in pixels."""
+
+    @property
+    def interpolation(self) -> str:
+        """One of nearest, bilinear, bicubic, lanczos; always antialiased."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +119,7 @@ def whole_size(size: tuple[int, int], short: int, stride: int) -> tuple[int, int
     return (long, short) if height > width else (short, long)
 
 
-def geometry_of(size: tuple[int, int], spec: Preprocessing, fit: Fit, stride: int = 32) -> Geometry:
+def geometry_of(size: tuple[int, int], spec: Expected, fit: Fit, stride: int = 32) -> Geometry:
     """Where the input of a picture of `size` (W, H) lies under a fit mode.
 
     `crop` follows torchvision's evaluation transform: the short side to `spec.resize` with the
@@ -119,7 +142,7 @@ def geometry_of(size: tuple[int, int], spec: Preprocessing, fit: Fit, stride: in
     return Geometry(fit, size, extent, (spec.size, spec.size))
 
 
-def _centre(size: tuple[int, int], spec: Preprocessing) -> tuple[tuple[int, int], tuple[int, int]]:
+def _centre(size: tuple[int, int], spec: Expected) -> tuple[tuple[int, int], tuple[int, int]]:
     """(W, H) to which `crop` resizes a picture, and (left, top) of the square that it cuts."""
     width, height = size
     resize, short = max(spec.resize, spec.size), min(size)
@@ -127,32 +150,64 @@ def _centre(size: tuple[int, int], spec: Preprocessing) -> tuple[tuple[int, int]
     return resized, (round((resized[0] - spec.size) / 2), round((resized[1] - spec.size) / 2))
 
 
+def enough(size: Size, spec: Expected, fit: Fit, stride: int = 32) -> Size:
+    """(width, height) at which a picture of `size` (W, H) is still as good as whole.
+
+    Three times what the resizing for the network asks for, after which reducing by a whole factor
+    first can't be seen in the result, and not less than anybody looks at in a panel.
+    """
+    rows, columns = geometry_of(size, spec, fit, stride).input
+    needed = _centre(size, spec)[0] if fit == "crop" else (columns, rows)
+    share = max(_ROOM * needed[0] / size[0], _ROOM * needed[1] / size[1], _LOOKED_AT / max(size))
+    return math.ceil(size[0] * min(share, 1.0)), math.ceil(size[1] * min(share, 1.0))
+
+
 def prepare(
-    image: NDArray[np.uint8], spec: Preprocessing, fit: Fit, stride: int = 32
-) -> tuple[NDArray[np.uint8], Geometry]:
+    image: PixelsT, spec: Expected, fit: Fit, stride: int = 32, size: Size | None = None
+) -> tuple[PixelsT, Geometry]:
     """Resize a picture to the network's input.
 
     Args:
-        image: uint8 [H,W,3], RGB.
+        image: uint8 [H,W,3], RGB; or [H,W,C], uint8 or float32, of any number of channels.
         spec: What the network expects.
         fit: How the picture meets the network.
         stride: Input pixels to one cell of the last feature map, for `whole`.
+        size: (W, H) of the original, where `image` is it reduced by a whole factor.
 
     Returns:
-        uint8 [h,w,3], RGB, not yet normalised, and the geometry that maps back.
+        [h,w,C] of the same type, not yet normalised, and the geometry that maps back to the
+        original.
     """
     height, width = image.shape[:2]
-    geometry = geometry_of((width, height), spec, fit, stride)
-    rows, columns = geometry.input
-    picture, method = Image.fromarray(image), _RESAMPLING[spec.interpolation]
-    if fit == "crop" and max(width, height) <= MAX_ASPECT * min(width, height):
+    geometry = geometry_of(size or (width, height), spec, fit, stride)
+    return _by_bands(image, lambda picture: _seen(picture, geometry, spec)), geometry
+
+
+def _seen(picture: Image.Image, geometry: Geometry, spec: Expected) -> Image.Image:
+    """What the network sees of a picture, at the size of its input."""
+    width, height = geometry.size
+    # The last pixel of a reduced side may cover less than the others do.
+    sx, sy = 1 / -(-width // picture.width), 1 / -(-height // picture.height)
+    (rows, columns), method = geometry.input, _RESAMPLING[spec.interpolation]
+    if geometry.fit == "crop" and max(width, height) <= MAX_ASPECT * min(width, height):
         # First all of it, then the cut, as torchvision does it: Pillow's `box` has only float32's
         # precision, and differs by a grey level here and there.
-        resized, (left, top) = _centre((width, height), spec)
-        seen = picture.resize(resized, method).crop((left, top, left + columns, top + rows))
-    else:
-        seen = picture.resize((columns, rows), method, box=_inside(geometry))
-    return np.asarray(seen), geometry
+        resized, (left, top) = _centre(geometry.size, spec)
+        whole = picture.resize(resized, method, box=(0, 0, width * sx, height * sy))
+        return whole.crop((left, top, left + columns, top + rows))
+    x0, y0, x1, y1 = _inside(geometry)
+    return picture.resize((columns, rows), method, box=(x0 * sx, y0 * sy, x1 * sx, y1 * sy))
+
+
+def _by_bands(image: PixelsT, change: Callable[[Image.Image], Image.Image]) -> PixelsT:
+    """A change of RGB pictures of 8 bits, done to pixels of any kind."""
+    if image.shape[2] == 3 and image.dtype == np.uint8:
+        return np.asarray(change(Image.fromarray(image)))
+    bands = [
+        np.asarray(change(Image.fromarray(np.ascontiguousarray(image[..., band]))))
+        for band in range(image.shape[2])
+    ]
+    return np.stack(bands, axis=-1)
 
 
 def _inside(geometry: Geometry) -> Box:

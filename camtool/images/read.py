@@ -1,16 +1,25 @@
-"""One way in for pictures: whatever it is, out comes RGB uint8 or an `ImageError`."""
+"""One way in for pictures: whatever it is, out come pixels or an `ImageError`."""
 
 from __future__ import annotations
 
 import io
+import logging
 import os
-import struct
-import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image
+from PIL.JpegImagePlugin import JpegImageFile
+
+from camtool.images import libtiff
+from camtool.images.arrays import NPY_MAGIC, array_from, array_in, bands_from, rgb_from
+from camtool.images.errors import ImageError, display_name, printable
+from camtool.images.formats import open_picture
+from camtool.images.geometry import LARGE, Size
+from camtool.images.pixels import Pixels, array_of, bands_of, grey_of, to_rgb, upright
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -20,59 +29,42 @@ ImageSource: TypeAlias = (
     "str | os.PathLike[str] | bytes | BinaryIO | Image.Image | NDArray[Any] | Tensor"
 )
 
+__all__ = [
+    "MAX_PIXELS",
+    "ImageError",
+    "ImageSource",
+    "display_name",
+    "printable",
+    "read_image",
+    "read_pixels",
+    "read_reduced",
+]
+
 MAX_PIXELS = 100_000_000
 """Pictures with more pixels than this are refused unless the caller raises the limit."""
 
-_pillow_limit = threading.Lock()
+_LYING = (5, 6, 7, 8)
+"""EXIF orientations that exchange width and height."""
 
-
-class ImageError(ValueError):
-    """A picture that can't be read; the message is one line: its name, then the reason.
-
-    Attributes:
-        name: What the picture is called, safe to print.
-        reason: Why it can't be read and, where there is one, the way out.
-    """
-
-    def __init__(self, name: str, reason: str) -> None:
-        super().__init__(f"{name}: {reason}")
-        self.name = name
-        self.reason = reason
-
-    def __reduce__(self) -> tuple[type[ImageError], tuple[str, str]]:
-        return type(self), (self.name, self.reason)
-
-
-def display_name(source: object) -> str:
-    """A printable one-line name: control characters and undecodable bytes are escaped."""
-    if isinstance(source, (str, os.PathLike)):
-        return printable(os.fsdecode(source))
-    if isinstance(source, Image.Image):
-        return printable(str(getattr(source, "filename", "") or "<PIL image>"))
-    if isinstance(source, (bytes, bytearray, memoryview)):
-        return "<bytes>"
-    if hasattr(source, "read"):
-        name = getattr(source, "name", None)
-        return printable(name) if isinstance(name, str) else "<file object>"
-    return "<array>"
-
-
-def printable(text: str) -> str:
-    """`text` on one line, safe for any UTF-8 terminal: what can't be shown is escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+_log = logging.getLogger(__name__)
 
 
 def read_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     """Read any picture as RGB.
 
     Files are recognised by content, not by name. EXIF rotation is applied, animations give
-    their first frame, transparent pixels are composed on white, 16-bit values are scaled to 8
-    bits. Embedded colour profiles are not applied, as torchvision's own loaders do not.
+    their first frame, transparent pixels are composed on white. Embedded colour profiles are not
+    applied, as torchvision's own loaders do not.
+
+    Files of more than 8 bits become levels of 8: values of 16 bits are divided by 257, floats in
+    0..1 are multiplied by 255, whole numbers in 0..255 stay. All others, which do not say what is
+    black and what white, are stretched from the least to the greatest of the picture's finite
+    values; what is not finite is black.
 
     Args:
         source: A path, encoded bytes, a binary file object, a PIL image, or decoded pixels: an
-            array [H,W], [H,W,1], [H,W,3] or [H,W,4], or a tensor [H,W] or [1|3|4,H,W]. Pixels
-            are RGB(A); integers are uint8 or uint16, floats lie in 0..1.
+            array [H,W], [H,W,1], [H,W,3] or [H,W,4], also in an .npy file, or a tensor [H,W] or
+            [1|3|4,H,W]. Pixels are RGB(A); integers are uint8 or uint16, floats lie in 0..1.
         max_pixels: Refuse pictures with more pixels than this, before decoding them.
 
     Returns:
@@ -82,15 +74,138 @@ def read_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> NDArray[
         ImageError: The picture is missing, empty, broken, truncated, too large, or no picture.
     """
     name = display_name(source)
+    with _opened(source, name, 4 * max_pixels) as found:
+        return _whole(found, name, max_pixels)
+
+
+def read_reduced(
+    source: ImageSource, enough: Callable[[Size], Size], *, max_pixels: int = MAX_PIXELS
+) -> tuple[NDArray[np.uint8], Size]:
+    """Read any picture as RGB; one that is `LARGE` only as large as is needed.
+
+    Such a picture is reduced by a whole factor, by the decoder itself where that can do it (JPEG),
+    which spares most of the time and nearly all of the memory. Arrays, tensors and PIL images are
+    in memory anyway, and left as they are.
+
+    Args:
+        source: As for `read_image`.
+        enough: Told (W, H) of the original picture, gives (width, height) that suffice.
+        max_pixels: Refuse pictures with more pixels than this, before decoding them.
+
+    Returns:
+        uint8 [h,w,3], where w is W divided by a whole factor and rounded up, and (W, H).
+
+    Raises:
+        ImageError: As `read_image`.
+    """
+    name = display_name(source)
+    with _opened(source, name, 4 * max_pixels) as found:
+        if isinstance(found, Image.Image) and found is not source:
+            _check_size(found, name, max_pixels)
+            if found.width * found.height > LARGE:
+                return _reduced(found, name, enough)
+        pixels = _whole(found, name, max_pixels)
+    return pixels, (pixels.shape[1], pixels.shape[0])
+
+
+def _whole(found: Image.Image | NDArray[Any], name: str, max_pixels: int) -> NDArray[np.uint8]:
+    if not isinstance(found, Image.Image):
+        return rgb_from(found, name, max_pixels)
+    _check_size(found, name, max_pixels)
+    with _decoding(name):
+        return array_of(to_rgb(upright(found)))
+
+
+def _reduced(
+    image: Image.Image, name: str, enough: Callable[[Size], Size]
+) -> tuple[NDArray[np.uint8], Size]:
+    size = _draft(image, name, enough) if isinstance(image, JpegImageFile) else None
+    with _decoding(name):
+        image = to_rgb(upright(image))
+        image.load()
+    size = size or image.size
+    needed = enough(size)
+    factor = min(image.width // needed[0], image.height // needed[1])
+    return array_of(image.reduce(factor) if factor > 1 else image), size
+
+
+def _draft(image: JpegImageFile, name: str, enough: Callable[[Size], Size]) -> Size:
+    """Have a JPEG decoded at a half, quarter or eighth if that suffices; (W, H) of all of it."""
+    with _decoding(name):
+        lying = image.getexif().get(ExifTags.Base.Orientation) in _LYING
+    size = image.size[::-1] if lying else image.size
+    needed = enough(size)
+    image.draft(None, needed[::-1] if lying else needed)
+    return size
+
+
+def read_pixels(source: ImageSource, channels: int, *, max_pixels: int = MAX_PIXELS) -> Pixels:
+    """Read what a network of any number of channels takes.
+
+    Arrays, .npy files and tensors of that many channels are taken as they are, in whichever unit
+    the network's mean and standard deviation speak of. For three channels all else, and for one
+    channel every picture, is read by `read_image`; for one it is turned to grey (ITU-R BT.601). For
+    other numbers a picture needs as many bands (grey with alpha, RGBA or CMYK), or as many pages
+    of one band.
+
+    Args:
+        source: As for `read_image`; arrays [H,W,C] or [C,H,W] of any kind of numbers, also in an
+            .npy file; TIFF files of C grey pages.
+        channels: C.
+        max_pixels: Refuse pictures with more pixels than this, before decoding them.
+
+    Returns:
+        [H,W,C]: uint8, or float32 where the values are not 8-bit levels.
+
+    Raises:
+        ImageError: As `read_image`, or the number of channels is another.
+    """
+    if channels == 3:
+        return read_image(source, max_pixels=max_pixels)
+    name = display_name(source)
+    with _opened(source, name, max(4, channels) * max_pixels) as found:
+        if not isinstance(found, Image.Image):
+            bands = bands_from(found, channels, name, max_pixels)
+            if bands is not None:
+                return bands
+            if channels != 1:
+                has = tuple(found.shape)
+                raise ImageError(name, f"has shape {has}; the network takes {channels} channels")
+        elif channels != 1:
+            _check_size(found, name, max_pixels)
+            with _decoding(name):
+                return bands_of(found, channels, name)
+        return grey_of(_whole(found, name, max_pixels))
+
+
+@contextmanager
+def _opened(source: ImageSource, name: str, most: int) -> Iterator[Image.Image | NDArray[Any]]:
+    """A picture, not yet decoded, or an array; of an .npy file at most that many numbers."""
     if isinstance(source, Image.Image):
-        return _decode(source, name, max_pixels)
-    if isinstance(source, (str, os.PathLike)):
-        return _read_file(Path(source), name, max_pixels)
+        yield source
+    elif isinstance(source, (str, os.PathLike, bytes, bytearray, memoryview)) or hasattr(
+        source, "read"
+    ):
+        with _stream(source, name) as stream:
+            if _start(stream, name) == NPY_MAGIC:
+                with _decoding(name):
+                    array = array_in(stream, name, most)
+                yield array
+                return
+            with _decoding(name):
+                image = open_picture(stream, name)
+            with image:
+                yield image
+    else:
+        yield array_from(source, name)
+
+
+def _stream(source: Any, name: str) -> BinaryIO:
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return _read_stream(io.BytesIO(source), name, max_pixels)
+        return io.BytesIO(source)
     if hasattr(source, "read"):
-        return _read_stream(io.BytesIO(_all_of(source, name)), name, max_pixels)
-    return _from_pixels(source, name, max_pixels)
+        return io.BytesIO(_all_of(source, name))
+    return _file(source, name)
 
 
 def _all_of(stream: Any, name: str) -> bytes:
@@ -103,14 +218,14 @@ def _all_of(stream: Any, name: str) -> bytes:
     return content
 
 
-def _read_file(path: Path, name: str, max_pixels: int) -> NDArray[np.uint8]:
+def _file(source: str | os.PathLike[str], name: str) -> BinaryIO:
     try:
+        path = Path(source)
         if path.is_dir():
             raise ImageError(name, "is a folder; give a picture, or use `camtool batch`")
         if path.exists() and not path.is_file():
             raise ImageError(name, "is not a regular file")
-        with path.open("rb") as stream:
-            return _read_stream(stream, name, max_pixels)
+        return path.open("rb")
     except FileNotFoundError:
         raise ImageError(name, "no such file") from None
     except OSError as error:
@@ -121,28 +236,19 @@ def _read_file(path: Path, name: str, max_pixels: int) -> NDArray[np.uint8]:
         raise ImageError(name, f"is not a usable path ({error})") from None
 
 
-def _read_stream(stream: BinaryIO, name: str, max_pixels: int) -> NDArray[np.uint8]:
-    if not stream.read(1):
+def _start(stream: BinaryIO, name: str) -> bytes:
+    """The first bytes of a stream, which is left at its start."""
+    try:
+        start = stream.read(len(NPY_MAGIC))
+    except OSError as error:
+        raise ImageError(name, f"can't be read ({error.strerror or error})") from None
+    if not start:
         raise ImageError(name, "is empty (0 bytes)")
     stream.seek(0)
-    try:
-        # Pillow's own pixel limit is one global for the whole process, warns below and can't be
-        # raised for one call; ours is checked in _decode, before any pixel is decoded.
-        with _pillow_limit:
-            limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-            try:
-                image = Image.open(stream)
-            finally:
-                Image.MAX_IMAGE_PIXELS = limit
-    except UnidentifiedImageError:
-        raise ImageError(name, "is not a picture in a format that Pillow reads") from None
-    except (OSError, ValueError, SyntaxError, struct.error, EOFError, OverflowError) as error:
-        raise ImageError(name, f"is broken ({printable(str(error))})") from None
-    with image:
-        return _decode(image, name, max_pixels)
+    return start
 
 
-def _decode(image: Image.Image, name: str, max_pixels: int) -> NDArray[np.uint8]:
+def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
     width, height = image.size
     if width * height == 0:
         raise ImageError(name, f"has no pixels ({width}×{height})")
@@ -152,85 +258,34 @@ def _decode(image: Image.Image, name: str, max_pixels: int) -> NDArray[np.uint8]
             f"has {width}×{height} = {width * height:,} pixels, more than the limit of "
             f"{max_pixels:,}; raise --max-pixels (max_pixels=) if you trust it",
         )
-    try:
-        image.load()
-        # exif_transpose copies a picture that is upright already.
-        turned = ExifTags.Base.Orientation in image.getexif()
-        return np.array(_to_rgb(ImageOps.exif_transpose(image) if turned else image))
-    except (
-        OSError,
-        ValueError,
-        SyntaxError,
-        struct.error,
-        EOFError,
-        IndexError,
-        KeyError,
-        TypeError,
-        OverflowError,
-        MemoryError,
-        Image.DecompressionBombError,
-    ) as error:
-        reason = printable(str(error)) or type(error).__name__
-        raise ImageError(name, f"is broken or truncated ({reason})") from None
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith(("I", "F")):
-        image = Image.fromarray(_to_uint8(np.asarray(image)))
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, "white")
-        return Image.alpha_composite(white, rgba).convert("RGB")
-    return image if image.mode == "RGB" else image.convert("RGB")
+@contextmanager
+def _decoding(name: str) -> Iterator[None]:
+    """Whatever goes wrong while a picture is decoded is an `ImageError`; what is odd is logged."""
+    with libtiff.heard() as complaints:
+        try:
+            yield
+        except ImageError:
+            raise
+        except Exception as error:
+            # Decoders meet broken files with whatever they happen to raise.
+            reason = printable(str(error)) or type(error).__name__
+            if complaints.count:
+                reason = f"{reason}; {complaints}"
+            raise ImageError(name, f"{_problem(error)} ({printable(reason)})") from None
+    if complaints.count:
+        _log.warning("%s: may be damaged (%s)", name, printable(str(complaints)))
 
 
-def _to_uint8(pixels: NDArray[Any]) -> NDArray[np.uint8]:
-    """Grey levels of any depth to 8 bits: 0..1 floats, else 16-bit where 8 don't suffice."""
-    if pixels.dtype == np.uint8:
-        return pixels
-    if pixels.dtype == np.bool_:
-        return pixels.astype(np.uint8) * np.uint8(255)
-    values: NDArray[Any] = np.nan_to_num(pixels.astype(np.float32), posinf=0.0, neginf=0.0)
-    if np.issubdtype(pixels.dtype, np.floating) and values.max(initial=0) <= 1:
-        values = values * 255
-    elif pixels.dtype.type is np.uint16 or values.max(initial=0) > 255:
-        values = values / 257
-    levels: NDArray[np.uint8] = np.clip(np.rint(values), 0, 255).astype(np.uint8)
-    return levels
+def _problem(error: Exception) -> str:
+    if isinstance(error, MemoryError):
+        return "needs more memory than there is"
+    if isinstance(error, Image.DecompressionBombError):
+        return "is larger than Pillow's own limit; raise PIL.Image.MAX_IMAGE_PIXELS if you trust it"
+    if isinstance(error, NotImplementedError) or str(error).startswith(_NOT_DECODED):
+        return "is of a kind that Pillow does not decode"
+    return "is broken or truncated"
 
 
-def _from_pixels(source: Any, name: str, max_pixels: int) -> NDArray[np.uint8]:
-    pixels = _as_array(source, name)
-    if pixels.ndim == 2:
-        pixels = pixels[..., None]
-    if pixels.ndim != 3 or pixels.shape[2] not in (1, 3, 4):
-        raise ImageError(
-            name,
-            f"has shape {tuple(pixels.shape)}; an array is [H,W], [H,W,1|3|4], a tensor "
-            "[H,W] or [1|3|4,H,W]",
-        )
-    height, width, channels = pixels.shape
-    if not 0 < height * width <= max_pixels:
-        raise ImageError(name, f"has {width}×{height} pixels; the limit is {max_pixels:,}")
-    if np.issubdtype(pixels.dtype, np.floating):
-        low, high = float(np.min(pixels)), float(np.max(pixels))
-        if not (low >= 0 and high <= 1):
-            raise ImageError(name, f"floats must lie in 0..1, these span {low:g}..{high:g}")
-    elif pixels.dtype.type not in (np.uint8, np.uint16, np.bool_):
-        raise ImageError(name, f"has dtype {pixels.dtype}; use uint8, uint16, bool or floats")
-    levels = _to_uint8(pixels)
-    if channels == 1:
-        return np.repeat(levels, 3, axis=2)
-    if channels == 3:
-        return np.ascontiguousarray(levels)
-    return np.array(_to_rgb(Image.fromarray(np.ascontiguousarray(levels), "RGBA")))
-
-
-def _as_array(source: Any, name: str) -> NDArray[Any]:
-    if isinstance(source, np.ndarray):
-        return source
-    if hasattr(source, "detach") and hasattr(source, "cpu"):
-        tensor = source.detach().cpu()
-        array: NDArray[Any] = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
-        return array.transpose(1, 2, 0) if array.ndim == 3 else array
-    raise ImageError(name, f"is a {type(source).__name__}, not a path, bytes, picture or array")
+_NOT_DECODED = ("Unsupported", "cannot find loader", "Unable to locate Ghostscript")

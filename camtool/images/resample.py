@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -10,9 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from camtool.images.geometry import LARGE, Geometry
+
 Extent = Sequence[float]
 
 _KEPT_ENTRIES = 1 << 15
+_PIXELS_AT_ONCE = 1 << 22
 
 
 def interpolation_matrix(
@@ -68,7 +72,12 @@ def resample(maps: Tensor, extent: Extent, onto: Extent, shape: tuple[int, int])
         float32 [..., rows, columns] on the maps' device; NaN where `onto` leaves `extent`. For
         equal rectangles this is torch's `interpolate(mode="bilinear", align_corners=False)`.
     """
-    rows, columns = (
+    rows, columns = _matrices(maps, extent, onto, shape)
+    return rows @ maps.float() @ columns.T
+
+
+def _matrices(maps: Tensor, extent: Extent, onto: Extent, shape: tuple[int, int]) -> list[Tensor]:
+    return [
         torch.from_numpy(
             interpolation_matrix(
                 maps.shape[axis - 2],
@@ -78,8 +87,7 @@ def resample(maps: Tensor, extent: Extent, onto: Extent, shape: tuple[int, int])
             )
         ).to(maps.device)
         for axis in (0, 1)
-    )
-    return rows @ maps.float() @ columns.T
+    ]
 
 
 def upsample(maps: Tensor, extent: Extent, size: tuple[int, int]) -> Tensor:
@@ -95,3 +103,50 @@ def upsample(maps: Tensor, extent: Extent, size: tuple[int, int]) -> Tensor:
     """
     width, height = size
     return resample(maps, extent, (0, 0, width, height), (height, width))
+
+
+def strips(
+    heat: NDArray[np.float32], geometry: Geometry, shape: tuple[int, int]
+) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+    """A map on all of the original picture, a few rows at a time where that is `LARGE`.
+
+    Args:
+        heat: float32 [h, w], covering the geometry's extent.
+        geometry: Where it lies on the original picture.
+        shape: (rows, columns) of the result.
+
+    Yields:
+        Which rows, and float32 [those rows, columns], NaN where the network saw nothing.
+    """
+    maps, everything = torch.from_numpy(heat), (0, 0, *geometry.size)
+    rows, columns = _matrices(maps, geometry.extent, everything, shape)
+    step = shape[0] if math.prod(shape) <= LARGE else max(1, _PIXELS_AT_ONCE // shape[1])
+    for top in range(0, shape[0], step):
+        part = slice(top, min(top + step, shape[0]))
+        yield part, (rows[part] @ maps @ columns.T).numpy()
+
+
+def measured_shape(geometry: Geometry) -> tuple[int, int]:
+    """(rows, columns) of the grid on which maps are measured: the original picture's own pixels.
+
+    Where the picture is `LARGE` the grid is coarser, and everything measured on it is good to a
+    pixel of that grid.
+    """
+    width, height = geometry.size
+    pixels = width * height
+    scale = 1.0 if pixels <= LARGE else math.sqrt(_PIXELS_AT_ONCE / pixels)
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def measured(heat: NDArray[np.float32], geometry: Geometry) -> NDArray[np.float32]:
+    """A map on the grid on which it is measured.
+
+    Args:
+        heat: float32 [h, w], covering the geometry's extent.
+        geometry: Where it lies on the original picture.
+
+    Returns:
+        float32 [*measured_shape], NaN where the network saw nothing.
+    """
+    maps, everything = torch.from_numpy(heat), (0, 0, *geometry.size)
+    return resample(maps, geometry.extent, everything, measured_shape(geometry)).numpy()

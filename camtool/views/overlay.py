@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, get_args
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from camtool.choices import Colormap, Normalize
+from camtool.images import Geometry
 from camtool.opencv import cv2
 from camtool.views.colormaps import DIVERGING, POSITIVE_DEFAULT, SIGNED_DEFAULT, table
 
@@ -82,22 +84,38 @@ class Scale:
         return self.high <= NO_EVIDENCE
 
 
-def scale_of(heats: NDArray[np.float32], look: Look) -> NDArray[np.float32]:
+def scale_of(heats: Iterable[NDArray[np.float32]], look: Look) -> NDArray[np.float32]:
     """Return the upper end of each map's scale; the lower one is 0, or its negative if signed.
 
     Args:
-        heats: float32 [K, H, W], logits. Values that are not finite are ignored.
+        heats: K of float32 [H, W], logits. Values that are not finite are ignored.
         look: The display; "none" takes `look.full_scale` for every map.
 
     Returns:
         float32 [K], logits, positive.
     """
     if look.normalize == "none":
-        return np.full(len(heats), look.full_scale, dtype=np.float32)
+        return np.array([look.full_scale for _ in heats], dtype=np.float32)
     peaks = np.array([_peak(heat, look.signed) for heat in heats], dtype=np.float32)
     if look.normalize == "shared" and len(peaks):
         peaks[:] = peaks.max()
     return np.maximum(peaks, np.float32(NO_EVIDENCE))
+
+
+def scale_of_maps(maps: NDArray[np.float32], geometry: Geometry, look: Look) -> NDArray[np.float32]:
+    """`scale_of` maps at feature resolution, one of them on the picture at a time.
+
+    Args:
+        maps: float32 [K, h, w], logits.
+        geometry: Where they lie on the original picture.
+        look: The display.
+
+    Returns:
+        float32 [K], logits, positive.
+    """
+    from camtool.images.resample import measured
+
+    return scale_of((measured(heat, geometry) for heat in maps), look)
 
 
 def _peak(heat: NDArray[np.float32], signed: bool) -> float:
@@ -135,9 +153,46 @@ def paint(
         raise ValueError(f"uint8 picture [H, W, 3] for maps {list(heats.shape)}, not {found}")
     painted = np.empty((*heats.shape, 3), dtype=np.uint8)
     for heat, end, result in zip(heats, high, painted, strict=True):
-        for rows in _strips(*heat.shape):
-            result[rows] = _blend(image[rows], heat[rows], float(end), look)
+        _paint(image, heat, float(end), look, result)
     return painted
+
+
+def paint_map(
+    image: NDArray[np.uint8],
+    heat: NDArray[np.float32],
+    geometry: Geometry,
+    high: float,
+    look: Look,
+) -> NDArray[np.uint8]:
+    """Paint one map at feature resolution on its picture; as `paint` does it, in little memory.
+
+    Args:
+        image: uint8 [H, W, 3], sRGB: all of the original picture, at any size.
+        heat: float32 [h, w], logits.
+        geometry: Where the map lies on the original picture.
+        high: Logits at the upper end of the scale, as from `scale_of_maps`.
+        look: The display.
+
+    Returns:
+        uint8 [H, W, 3].
+    """
+    from camtool.images.resample import strips
+
+    painted = np.empty_like(image)
+    for rows, strip in strips(heat, geometry, image.shape[:2]):
+        _paint(image[rows], strip, high, look, painted[rows])
+    return painted
+
+
+def _paint(
+    image: NDArray[np.uint8],
+    heat: NDArray[np.float32],
+    high: float,
+    look: Look,
+    painted: NDArray[np.uint8],
+) -> None:
+    for rows in _strips(*heat.shape):
+        painted[rows] = _blend(image[rows], heat[rows], high, look)
 
 
 def ramp(look: Look, positions: NDArray[np.float64]) -> NDArray[np.float32]:

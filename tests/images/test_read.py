@@ -229,6 +229,23 @@ def test_pillows_own_limit_neither_warns_nor_changes(monkeypatch: pytest.MonkeyP
     assert Image.MAX_IMAGE_PIXELS == 100
 
 
+def test_pillows_own_limit_is_never_touched_for_others_to_see(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen = []
+
+    def decoder(stream, name: str) -> Image.Image:
+        seen.append(Image.MAX_IMAGE_PIXELS)
+        return Image.new("RGB", (20, 10), "red")
+
+    Image.init()
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
+    monkeypatch.setattr(Image, "ID", ["SEEN", *Image.ID])
+    monkeypatch.setitem(Image.OPEN, "SEEN", (decoder, None))
+    assert (read_image(b"anything") == (255, 0, 0)).all()
+    assert seen == [50]
+
+
 def test_threads_do_not_lose_the_limit() -> None:
     content, limit = _encoded(Image.fromarray(SMOOTH), "PNG"), Image.MAX_IMAGE_PIXELS
     problems: list[BaseException] = []

@@ -2,12 +2,25 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from camtool.images import FITS, geometry_of, resample
+from camtool.images.resample import upsample
+from camtool.networks.preprocessing import Preprocessing
 from camtool.views import overlay
 from camtool.views.colormaps import COLORMAPS, SIGNED_DEFAULT, table
-from camtool.views.overlay import NO_EVIDENCE, Look, Scale, paint, ramp, scale_of
+from camtool.views.overlay import (
+    NO_EVIDENCE,
+    Look,
+    Scale,
+    paint,
+    paint_map,
+    ramp,
+    scale_of,
+    scale_of_maps,
+)
 
 SIGNED = (False, True)
 SEEDS = st.integers(0, 2**31 - 1)
@@ -189,6 +202,46 @@ def test_strips_do_not_show(monkeypatch):
     whole = painted(image, heats, Look())
     monkeypatch.setattr(overlay, "_PIXELS_AT_ONCE", 64)
     assert np.array_equal(painted(image, heats, Look()), whole)
+
+
+SPEC = Preprocessing(size=16, resize=20)
+LOOKS = [Look(), Look(signed=True, normalize="shared"), Look(normalize="none", full_scale=12.5)]
+
+
+@given(seed=SEEDS, height=st.integers(1, 40), width=st.integers(1, 40), fit=st.sampled_from(FITS))
+@pytest.mark.parametrize("look", LOOKS)
+def test_a_small_map_is_painted_as_it_is_when_brought_to_the_picture(
+    look, seed, height, width, fit
+):
+    image, small = picture(height, width, seed), maps(3, 4, 5, seed)
+    geometry = geometry_of((width, height), SPEC, fit, 4)
+    heats = np.stack([upsample(m, geometry.extent, geometry.size) for m in torch.from_numpy(small)])
+    high = scale_of(heats, look)
+    assert np.array_equal(scale_of_maps(small, geometry, look), high)
+    expected = paint(image, heats, high, look)
+    for heat, end, whole in zip(small, high, expected, strict=True):
+        assert np.array_equal(paint_map(image, heat, geometry, end, look), whole)
+
+
+def test_a_large_picture_is_painted_in_strips_that_do_not_show(monkeypatch):
+    geometry = geometry_of((90, 70), SPEC, "crop", 4)
+    image, small = picture(70, 90), maps(1, 4, 5)
+    whole = paint_map(image, small[0], geometry, 30.0, Look(signed=True))
+    monkeypatch.setattr(resample, "LARGE", 1000)
+    monkeypatch.setattr(resample, "_PIXELS_AT_ONCE", 2000)
+    strips = paint_map(image, small[0], geometry, 30.0, Look(signed=True))
+    assert np.abs(strips.astype(int) - whole).max() <= 2
+    assert (strips != whole).mean() < 0.01
+
+
+def test_a_reduced_picture_gets_the_same_colours_in_the_same_places():
+    geometry = geometry_of((180, 140), SPEC, "whole", 4)
+    image = np.full((140, 180, 3), 120, np.uint8)
+    small = maps(1, 4, 5)
+    large = paint_map(image, small[0], geometry, 30.0, Look(signed=True)).astype(int)
+    found = paint_map(image[::4, ::4], small[0], geometry, 30.0, Look(signed=True))
+    apart = np.abs(large.reshape(35, 4, 45, 4, 3).mean((1, 3)) - found)
+    assert apart.mean() < 1.5
 
 
 def test_a_picture_that_is_not_the_maps_own_is_refused():
