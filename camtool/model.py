@@ -16,9 +16,9 @@ from camtool.choices import Activation, Exactness, Fit
 from camtool.device import Held, pick_device, pick_dtype, true_float32
 from camtool.errors import HeadError, ModelError
 from camtool.explanation import Explanation
-from camtool.heads import TOLERANCE, Forward, Head, evaluating, find_head, probe_input, run
+from camtool.heads import TOLERANCE, Forward, Head, evaluating, find_head, probe_input
 from camtool.images import FITS, MAX_PIXELS, display_name, prepare, read_image
-from camtool.methods import find_method
+from camtool.methods import Settings, find_method
 from camtool.networks import Network, Preprocessing, labels_for
 from camtool.prepared import Prepared, from_tensor, same_shape
 from camtool.targets import Choice, Target, Targets, choices_of, for_each, pairs_of
@@ -68,6 +68,8 @@ class CamModel:
         method: str = "auto",
         exact: Exactness = "measure",
         activation: Activation = "auto",
+        layer: str | None = None,
+        steps: int | None = None,
     ) -> None:
         if fit not in FITS:
             raise ValueError(f"fit must be one of {', '.join(FITS)}, not {fit!r}")
@@ -80,8 +82,9 @@ class CamModel:
         self.preprocessing = spec if size is None else spec.at(size)
         self._given = network.weights == "as given"
         self.device, self._module = self._place(device)
-        self.method, self._method = find_method(method)
-        self.head: Head = find_head(self._module, self.preprocessing.size)
+        self.head: Head = find_head(self._module, self.preprocessing.size, layer=layer)
+        self.method, self._method = find_method(method, self.head)
+        self._settings = Settings() if steps is None else Settings(TOLERANCE, steps)
         _check_exactness(self.head, exact)
         self.activation = _activation(activation, self.head.classes)
         self.labels = labels_for(network, labels, self.head.classes)
@@ -208,8 +211,7 @@ class CamModel:
         """
         try:
             with self.running():
-                features, own = run(self._body, inputs.to(self.dtype))
-                return self.head.read(self._module, features, own.float())
+                return self.head.forward(self._body, self._module, inputs.to(self.dtype))
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
@@ -250,20 +252,20 @@ class CamModel:
                 versus = torch.full_like(chosen, -1)
             else:
                 chosen, versus = torch.tensor(pairs_of(choices), device=logits.device).unbind(-1)
-            found = self._evidence(forward, chosen)
+            found, steps = self._evidence(forward, chosen)
             if choices is not None and bool((versus >= 0).any()):
                 there = (versus >= 0).float()
-                against = self._evidence(forward, versus.clamp(min=0))
+                against, _ = self._evidence(forward, versus.clamp(min=0))
                 found = [
                     one - other * there.reshape(*there.shape, *[1] * (one.ndim - 2))
                     for one, other in zip(found, against, strict=True)
                 ]
-        return self._results(batch, forward.logits, chosen, versus, found)
+        return self._results(batch, forward.logits, chosen, versus, found, steps)
 
-    def _evidence(self, forward: Forward, classes: Tensor) -> list[Tensor]:
-        """Maps, biases and logits of some classes."""
-        maps, bias = self._method(forward, classes)
-        return [maps, bias, forward.logits.gather(1, classes)]
+    def _evidence(self, forward: Forward, classes: Tensor) -> tuple[list[Tensor], int]:
+        """Maps, biases and logits of some classes; steps that they took."""
+        maps, bias, steps = self._method(forward, classes, self._settings)
+        return [maps, bias, forward.logits.gather(1, classes)], steps
 
     def _results(
         self,
@@ -272,6 +274,7 @@ class CamModel:
         chosen: Tensor,
         versus: Tensor,
         found: Sequence[Tensor],
+        steps: int,
     ) -> list[Explanation]:
         probabilities = _probabilities(logits, self.activation).gather(1, chosen)
         # One copy to the host for the whole batch; class indices fit float32 exactly below 2^24.
@@ -284,12 +287,14 @@ class CamModel:
             )
         columns = split_batch(packed, [tuple(part.shape[1:]) for part in parts])
         return [
-            self._result(item, *(column[n] for column in columns)) for n, item in enumerate(batch)
+            self._result(item, steps, *(column[n] for column in columns))
+            for n, item in enumerate(batch)
         ]
 
     def _result(
         self,
         item: Prepared,
+        steps: int,
         maps: NDArray[np.float32],
         bias: NDArray[np.float32],
         logits: NDArray[np.float32],
@@ -318,6 +323,7 @@ class CamModel:
             model=self.network.name,
             method=self.method,
             layer=self.head.features,
+            steps=steps,
         )
 
     def _told(self, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -12,8 +12,8 @@ from torch import nn
 
 import camtool
 from camtool.errors import HeadError
-from camtool.heads import features_of, find_head, run
-from camtool.methods import METHODS
+from camtool.heads import features_of, find_head
+from camtool.methods import METHODS, Settings
 
 SIZE = 20
 
@@ -135,9 +135,9 @@ def _agree(module: nn.Module, head, size: int = SIZE) -> None:
     inputs = torch.randn(3, 3, size, size, generator=torch.Generator().manual_seed(2))
     with torch.inference_mode():
         output = module.eval()(inputs)
-        forward = head.read(module, *run(module, inputs))
+        forward = head.forward(module, module, inputs)
         every = torch.arange(head.classes).expand(3, -1)
-        maps, bias = METHODS["cam"](forward, every)
+        maps, bias, _ = METHODS["cam"](forward, every, Settings())
     logits = output["logits"] if isinstance(output, dict) else output
     logits = logits[0] if isinstance(logits, tuple) else logits
     torch.testing.assert_close(maps.mean((2, 3)) + bias, logits, rtol=1e-5, atol=1e-5)
