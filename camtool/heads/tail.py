@@ -59,7 +59,7 @@ class Tail:
             float32 [M*N,classes], with a graph where `maps` wants gradients.
         """
         times = len(maps) // len(self.tensor)
-        given = {self.cut.place: self.cut.tensor(maps, self.tensor)}
+        given = {self.cut.place: self.cut.tensor(maps.to(self.tensor.dtype), self.tensor)}
         for place, tensor in self.others.items():
             given[place] = tensor.repeat(times, *[1] * (tensor.ndim - 1))
         inputs = self._inputs(times)
