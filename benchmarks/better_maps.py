@@ -29,7 +29,7 @@ from torch import nn
 
 import camtool
 from camtool.evaluate.datasets import Record, match_labels, read_dataset
-from camtool.evaluate.metrics import IOUS, centre_overlaps, map_overlaps, to_map
+from camtool.evaluate.metrics import IOUS, centre_ious, map_ious, to_map
 from camtool.images.resample import resample, upsample
 from camtool.methods import class_activation_map
 from camtool.model import CamModel
@@ -95,7 +95,7 @@ VIEWS = tuple(dict.fromkeys(view for views in WAYS.values() for view in views))
 
 @dataclass
 class Scores:
-    """Overlaps of every picture at every threshold, and whether its first guess is right."""
+    """Best IoU of every picture at every threshold, and whether its first guess is right."""
 
     from_zero: bool = False
     largest: list[Floats] = field(default_factory=list)
@@ -106,7 +106,7 @@ class Scores:
         """Add a picture's map, and whether the first guess is its label."""
         boxes = to_map(record.boxes, record.size, heatmap.shape)
         raised = heatmap if self.from_zero else heatmap - heatmap.min()
-        largest, every = map_overlaps(raised, boxes, THRESHOLDS)
+        largest, every = map_ious(raised, boxes, THRESHOLDS)
         self.largest.append(largest)
         self.every.append(every)
         self.right.append(right)
@@ -114,8 +114,8 @@ class Scores:
     def figures(self, weights: Floats) -> tuple[Floats, Floats]:
         """MaxBoxAcc and MaxBoxAccV2 [R] in percent, for weights [R, N] of the pictures."""
 
-        def best(overlaps: list[Floats], iou: float) -> Floats:
-            return np.asarray(100 * (weights @ (np.array(overlaps) >= iou)).max(axis=1))
+        def best(ious: list[Floats], least: float) -> Floats:
+            return np.asarray(100 * (weights @ (np.array(ious) >= least)).max(axis=1))
 
         return best(self.largest, 0.5), np.mean([best(self.every, iou) for iou in IOUS], axis=0)
 
@@ -310,8 +310,8 @@ def gain(values: Floats, plain: Floats) -> str:
 
 def baselines(records: Sequence[Record]) -> dict[str, Scores]:
     """What one box in the middle of every picture gets, at its best size, and the whole picture."""
-    centred = [centre_overlaps(record.boxes, record.size) for record in records]
-    whole = [overlaps[-1:] for overlaps in centred]
+    centred = [centre_ious(record.boxes, record.size) for record in records]
+    whole = [ious[-1:] for ious in centred]
     return {
         "(centre box)": Scores(largest=centred, every=centred),
         "(whole image)": Scores(largest=whole, every=whole),
@@ -364,9 +364,8 @@ def main() -> None:
     models = Models(options.model, options.weights)
     network = models.plain.network
     dataset = read_dataset(options.data, "tiny-imagenet")
-    records = match_labels(dataset.records, models.plain.labels, network.synsets).records
-    step = max(1.0, len(records) / options.limit)
-    chosen = [records[int(n * step)] for n in range(min(options.limit, len(records)))]
+    matched = match_labels(dataset, models.plain.labels, network.synsets)
+    chosen = matched.evenly(options.limit).records
     ways, placements = measure(models, chosen, options.from_zero)
     size = models.plain.preprocessing.size
     print(f"{network.name}, input {size}, {len(chosen)} pictures of Tiny ImageNet\n")

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
-from camtool.networks.gapnet import GapNet, gapnet
+from camtool.networks.gapnet import GapNet
 from tinyimagenet import MEAN, STD
 
 LICENSE = (
@@ -84,10 +83,7 @@ def round_parameters(model: GapNet) -> None:
 
 
 def metadata(
-    recipe: dict[str, Any],
-    classes: tuple[list[str], list[str]],
-    size: int,
-    top: tuple[float, float],
+    recipe: dict[str, Any], classes: tuple[list[str], list[str]], size: int
 ) -> dict[str, str]:
     """Describe the network in strings.
 
@@ -95,7 +91,6 @@ def metadata(
         recipe: Holds ``widths`` and ``blocks``.
         classes: Synsets and labels, in the order of the logits.
         size: Standard input size in pixels.
-        top: Validation top-1 and top-5 accuracy, 0..1, at that size.
     """
     wnids, labels = classes
     architecture = {"widths": recipe["widths"], "blocks": recipe["blocks"], "classes": len(wnids)}
@@ -110,8 +105,6 @@ def metadata(
         "license": LICENSE,
         "data": "Tiny ImageNet",
         "created": datetime.now(timezone.utc).date().isoformat(),
-        "top1": f"{top[0]:.4f}",
-        "top5": f"{top[1]:.4f}",
     }
 
 
@@ -132,12 +125,3 @@ def save(model: GapNet, path: Path, description: dict[str, str]) -> str:
     save_file(state, partial, description)
     partial.replace(path)
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def load(path: Path, device: torch.device | str = "cpu") -> tuple[GapNet, dict[str, str]]:
-    """Read a file that :func:`save` wrote, as float32 in evaluation mode, and its metadata."""
-    with safe_open(path, "pt") as file:
-        description: dict[str, str] = file.metadata()
-    model = gapnet(**json.loads(description["architecture"]))
-    model.load_state_dict(load_file(path))
-    return model.to(device).eval(), description

@@ -29,16 +29,14 @@ class Split:
     Attributes:
         images: uint8 RGB ``[N, 64, 64, 3]``.
         labels: int64 class indices ``[N]``, in the order of ``wnids.txt``.
-        boxes: int64 ``[N, 4]``, (x0, y0, x1, y1), end-exclusive; empty for the training split.
     """
 
     images: Bytes
     labels: Longs
-    boxes: Longs
 
     def every(self, stride: int) -> Split:
         """Return every ``stride``-th picture."""
-        return Split(self.images[::stride], self.labels[::stride], self.boxes[::stride])
+        return Split(self.images[::stride], self.labels[::stride])
 
 
 def find_root(folder: Path) -> Path:
@@ -84,19 +82,16 @@ def load_train(root: Path, cache: Path) -> Split:
     images = np.load(cache)
     if len(images) != len(labels):
         raise ValueError(f"{cache} holds {len(images)} pictures, {root} {len(labels)}: delete it")
-    return Split(images, labels, np.empty((0, 4), np.int64))
+    return Split(images, labels)
 
 
 def load_val(root: Path) -> Split:
-    """Read the validation split with its boxes (inclusive in the file, end-exclusive here)."""
-    wnids, _ = read_classes(root)
-    index = {wnid: i for i, wnid in enumerate(wnids)}
+    """Read the validation split."""
+    index = {wnid: i for i, wnid in enumerate(read_classes(root)[0])}
     text = (root / "val" / "val_annotations.txt").read_text(encoding="utf-8")
     rows = [line.split("\t") for line in text.splitlines() if line]
     images = np.stack([read_rgb(root / "val" / "images" / row[0]) for row in rows])
-    boxes = np.array([[int(v) for v in row[2:6]] for row in rows], np.int64)
-    boxes[:, 2:] += 1
-    return Split(images, np.array([index[row[1]] for row in rows], np.int64), boxes)
+    return Split(images, np.array([index[row[1]] for row in rows], np.int64))
 
 
 def to_input(images: Bytes, device: torch.device | str = "cpu") -> torch.Tensor:

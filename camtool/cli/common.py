@@ -16,6 +16,8 @@ import typer
 from camtool.choices import Activation, Colormap, Dtype, Fit, Interpolation, Kind, Normalize, Rule
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from camtool.model import CamModel
     from camtool.networks import Preprocessing
     from camtool.views.save import Views
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 SOME_FAILED = 1
 WRONG_USAGE = 2
 NO_MODEL = 3
+
+_ANY_WIDTH = 1000
 
 Weights = Annotated[
     str | None,
@@ -238,6 +242,16 @@ def usage(message: str) -> NoReturn:
     """Leave with the exit code for wrong usage."""
     say(message)
     raise typer.Exit(WRONG_USAGE)
+
+
+def show_table(table: Table) -> None:
+    """Print a table on stdout: as wide as it is where that is no terminal, and cut nowhere."""
+    from rich.console import Console
+
+    for column in table.columns:
+        column.overflow = "fold"
+    width = None if Console().is_terminal else _ANY_WIDTH
+    Console(width=width).print(table)
 
 
 @contextmanager

@@ -108,7 +108,6 @@ class _Writer:
 
 
 def _print_table(record: dict[str, Any], files: dict[str, str | list[str]]) -> None:
-    from rich import print as show
     from rich.markup import escape
     from rich.table import Table
 
@@ -125,7 +124,7 @@ def _print_table(record: dict[str, Any], files: dict[str, str | list[str]]) -> N
             f"{found['logit']:.2f}",
             " ".join(str(side) for side in boxes[0]["box"]),
         )
-    show(table)
+    common.show_table(table)
     for kind, written in files.items():
         for name in [written] if isinstance(written, str) else written:
             print(f"{kind}: {name}")

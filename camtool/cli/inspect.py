@@ -68,7 +68,6 @@ def _facts(network: Network, head: Head) -> dict[str, Any]:
 
 
 def _print(facts: dict[str, Any], layer: str) -> None:
-    from rich import print as show
     from rich.markup import escape
     from rich.table import Table
 
@@ -96,4 +95,4 @@ def _print(facts: dict[str, Any], layer: str) -> None:
     }
     for name, value in lines.items():
         table.add_row(name, escape(value))
-    show(table)
+    common.show_table(table)

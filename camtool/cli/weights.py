@@ -23,7 +23,6 @@ def list_(
     model: Annotated[str | None, typer.Argument(help="Only this architecture.")] = None,
 ) -> None:
     """List the published weights, and which of them are on this machine."""
-    from rich import print as show
     from rich.table import Table
 
     from camtool.networks import embedded, hub, zoo
@@ -40,7 +39,7 @@ def list_(
                 path = hub.cached_path(entry.url)
                 here = str(path) if path.exists() else "-"
                 table.add_row(name, entry.name, str(len(entry.labels)), here)
-    show(table)
+    common.show_table(table)
 
 
 @weights.command()

@@ -7,24 +7,14 @@ of mean 1 says. Memory is that of the sums, whatever the number of images.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+from camtool.evaluate.figures import Floats
 
 REPLICATES = 500
 _BLOCK = 128
 _TAILS = (2.5, 97.5)
-
-
-class Estimate(NamedTuple):
-    """A figure with the bounds of its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 class BootstrapSums:
@@ -73,7 +63,7 @@ class BootstrapSums:
         self._filled = 0
 
 
-def estimate(values: Floats) -> Estimate:
-    """The figure in `values[0]`, with its interval from the replicates in `values[1:]`."""
+def estimate(values: Floats) -> tuple[float, float, float]:
+    """The figure in `values[0]`, with its 95 % interval from the replicates in `values[1:]`."""
     low, high = np.nanpercentile(values[1:], _TAILS) if len(values) > 1 else (values[0],) * 2
-    return Estimate(float(values[0]), float(low), float(high))
+    return float(values[0]), float(low), float(high)

@@ -1,25 +1,27 @@
 """Every connected region of a map at every threshold, in one pass.
 
-The regions of nested level sets form a tree (`mergetree`). A region is one chain of states,
-one for each threshold between its birth and its death; its extent and area at a threshold are
-those of its pixels above it, accumulated downwards, and of the regions it took in on the way.
+The regions of nested level sets form a tree (`mergetree`). A region stands at every threshold
+between its birth and its death; its extent and area there are those of its pixels above the
+threshold, accumulated downwards, and of the regions that merged into it on the way.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from camtool.evaluate.mergetree import Ints, Levels, MergeTree, merge_tree
+from camtool.evaluate.mergetree import Levels, MergeTree, merge_tree
+from camtool.opencv import cv2
 from camtool.regions.boxes import FloatMap
 
-Whole = npt.NDArray[np.int32] | npt.NDArray[np.int64]
+Whole = npt.NDArray[np.signedinteger[Any]]
 
+# Of a table of all regions and thresholds: 200 MB for all five. Only noise has so many regions.
+_MOST_CELLS = 1 << 23
 _INT16_LEVELS = 32_000
-_DENSE_CELLS = 4
 _MAX_ERROR = 0.1
 
 
@@ -38,12 +40,6 @@ class LevelSets:
     indices: Whole
     boxes: Whole
     areas: Whole
-
-    def at(self, index: int) -> Whole:
-        """Boxes [N, 4] at one threshold, in the order of `boxes.components_from_map`."""
-        here = self.indices == index
-        x0, y0, x1, y1 = self.boxes[here].T
-        return np.asarray(self.boxes[here][np.lexsort((x1, y1, x0, y0, -self.areas[here]))])
 
     def best(self, scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """The highest of the regions' scores [P] at each threshold, [T]; 0 where none is."""
@@ -80,20 +76,18 @@ def relative_cuts(heatmap: FloatMap, thresholds: npt.ArrayLike) -> npt.NDArray[n
     return (np.asarray(thresholds, dtype=np.float64) * peak).astype(np.float32)
 
 
-def sweep(heatmap: FloatMap, cuts: npt.ArrayLike, *, connectivity: int = 8) -> LevelSets:
-    """All connected regions of `heatmap > cut`, for all cuts at once.
+def sweep(heatmap: FloatMap, cuts: npt.ArrayLike) -> LevelSets:
+    """All connected regions of `heatmap > cut`, diagonal neighbours joined, for all cuts at once.
 
     Args:
         heatmap: [H, W], float32; NaN pixels are never kept.
         cuts: [T], ascending, in the unit of the map.
-        connectivity: 8 joins diagonal neighbours, 4 does not.
 
     Returns:
         Exactly the regions that a connected-component labelling finds at each cut.
 
     Raises:
-        ValueError: If the map is not two-dimensional or empty, the cuts are not ascending, or
-            the connectivity is neither 4 nor 8.
+        ValueError: If the map is not two-dimensional or empty, or the cuts are not ascending.
     """
     values = np.asarray(heatmap, dtype=np.float32)
     limits = np.atleast_1d(np.asarray(cuts, dtype=np.float32))
@@ -101,16 +95,13 @@ def sweep(heatmap: FloatMap, cuts: npt.ArrayLike, *, connectivity: int = 8) -> L
         raise ValueError(f"a map has two dimensions and at least one pixel, got {values.shape}")
     if limits.ndim != 1 or np.any(limits[1:] < limits[:-1]):
         raise ValueError("cuts must be one ascending row of numbers")
-    if connectivity not in (4, 8):
-        raise ValueError(f"connectivity must be 4 or 8, got {connectivity}")
     # A maximum is NaN as soon as one value is.
     if np.isnan(values.max()):
         values = np.where(np.isnan(values), np.float32(-np.inf), values)
     levels = levels_of(values, limits)
-    tree = merge_tree(levels, connectivity)
-    if not len(tree.birth):
-        none = np.empty(0, dtype=np.int64)
-        return LevelSets(len(limits), none, none.reshape(0, 4), none)
+    tree = merge_tree(levels)
+    if len(tree.birth) * len(limits) > _MOST_CELLS:
+        return _labelled(levels, len(limits))
     return _states(levels, tree, len(limits))
 
 
@@ -161,125 +152,61 @@ def _linear_guess(values: FloatMap, cuts: npt.NDArray[np.float32]) -> tuple[Floa
     return position, error
 
 
-def _narrow(limit: int) -> type[np.int32] | type[np.int64]:
-    return np.int32 if limit < np.iinfo(np.int32).max else np.int64
-
-
-class _Layout(NamedTuple):
-    """States of all regions in one row, chain after chain, each from its birth downwards."""
-
-    offsets: Ints
-    lengths: Ints
-    chain: Whole
-    level: Whole
-
-    @classmethod
-    def of(cls, tree: MergeTree, side: int) -> _Layout:
-        lengths = tree.birth - tree.death
-        offsets = np.cumsum(lengths) - lengths
-        # The type must hold any state's number, and any chain's times twice the side.
-        kind = _narrow(max(int(lengths.sum()), len(lengths) * (2 * side + 4)))
-        chain: Whole = np.repeat(np.arange(len(lengths)).astype(kind), lengths)
-        level: Whole = np.repeat((tree.birth + offsets).astype(kind), lengths)
-        level -= np.arange(len(chain)).astype(kind)
-        return cls(offsets, lengths, chain, level)
-
-    def state_of(self, tree: MergeTree, region: Ints, level: Ints) -> Ints:
-        """The state to which pixels of a region and a level belong; overwrites `region`."""
-        late = np.flatnonzero(level <= tree.death[region])
-        while len(late):
-            region[late] = tree.into[region[late]]
-            late = late[level[late] <= tree.death[region[late]]]
-        return self.offsets[region] + tree.birth[region] - level
-
-
 def _states(levels: Levels, tree: MergeTree, count: int) -> LevelSets:
-    side = max(levels.shape)
-    layout = _Layout.of(tree, side)
-    extents = _own_extents(levels, tree, layout)
-    areas = _own_areas(levels, tree, layout, count)
-    _take_in(tree, layout, extents, areas)
-    # Shifted apart, the chains can share one running minimum.
-    shift = layout.chain * (2 * side + 4)
-    extents -= shift
-    np.minimum.accumulate(extents, axis=1, out=extents)
-    extents += shift
-    extents[2:] *= -1
-    summed = np.cumsum(areas)
-    summed -= np.repeat(np.concatenate([[0], summed])[layout.offsets], layout.lengths)
-    return LevelSets(count, layout.level - 1, extents.T, summed)
+    """Extents and areas of all regions in tables [B, T + 1], by the level at which they count."""
+    areas = _own_areas(levels, tree, count)
+    extents = _own_extents(levels, tree, count)
+    # Downwards: at a lower level a region has all the pixels that it has at a higher one.
+    np.cumsum(areas[:, ::-1], axis=1, out=areas[:, ::-1])
+    np.minimum.accumulate(extents[..., ::-1], axis=2, out=extents[..., ::-1])
+    death, into = tree.death.tolist(), tree.into.tolist()
+    for region in tree.order:
+        elder, below = into[region], slice(death[region] + 1)
+        areas[elder, below] += areas[region, below]
+        np.minimum(
+            extents[:, elder, below], extents[:, region, below], out=extents[:, elder, below]
+        )
+    level = np.arange(count + 1)
+    alive = np.flatnonzero((level > tree.death[:, None]) & (level <= tree.birth[:, None]))
+    boxes = extents.reshape(4, -1).take(alive, axis=1)
+    boxes[2:] *= -1
+    return LevelSets(count, alive % (count + 1) - 1, boxes.T, areas.take(alive))
 
 
-def _own_extents(levels: Levels, tree: MergeTree, layout: _Layout) -> Whole:
-    """Rows x0, y0, -x1, -y1 of the pixels that join a region in each of its states.
+def _own_areas(levels: Levels, tree: MergeTree, count: int) -> Whole:
+    """Number of pixels of each region [B, T + 1] at exactly one level."""
+    cells = tree.region_of * (count + 1)
+    cells += levels.ravel()
+    size = len(tree.birth) * (count + 1)
+    return np.asarray(np.bincount(cells, minlength=size)[:size].reshape(-1, count + 1))
+
+
+def _own_extents(levels: Levels, tree: MergeTree, count: int) -> Whole:
+    """x0, y0, -x1, -y1 [4, B, T + 1] of the pixels of each region at exactly one level.
 
     The peaks of the runs of rows and of columns are enough: they reach as far.
     """
     width = levels.shape[1]
-    peaks = np.concatenate([tree.column_peaks, tree.row_peaks])
-    region = tree.run_regions[tree.run_of[peaks]]
-    states = layout.state_of(tree, region, levels.ravel()[peaks].astype(np.intp))
-    extents = np.full((4, len(layout.chain)), max(levels.shape) + 1, dtype=layout.chain.dtype)
-    columns = len(tree.column_peaks)
-    for axis, own, place in (
-        (0, states[:columns], tree.column_peaks % width),
-        (1, states[columns:], tree.row_peaks // width),
+    beyond = max(levels.shape) + 1
+    kind = np.int16 if beyond < np.iinfo(np.int16).max else np.int32
+    extents: Whole = np.full((4, len(tree.birth), count + 1), beyond, dtype=kind)
+    for axis, peaks, place in (
+        (0, tree.column_peaks, tree.column_peaks % width),
+        (1, tree.row_peaks, tree.row_peaks // width),
     ):
-        near = place.astype(extents.dtype)
+        own = tree.region_of[peaks], levels.ravel()[peaks]
+        near = place.astype(kind)
         np.minimum.at(extents[axis], own, near)
         np.minimum.at(extents[axis + 2], own, -near - 1)
     return extents
 
 
-def _own_areas(levels: Levels, tree: MergeTree, layout: _Layout, count: int) -> Ints:
-    """Number of pixels that join a region in each of its states."""
-    bits = count.bit_length()
-    size = len(tree.birth) << bits
-    cells = np.repeat(tree.run_regions << bits, tree.run_lengths)
-    cells += levels.ravel()
-    if size > _DENSE_CELLS * levels.size:
-        return _sparse_areas(cells, bits, tree, layout)
-    histogram = np.bincount(cells, minlength=size)
-    death, into = tree.death.tolist(), tree.into.tolist()
-    for region in tree.order:
-        own, elder, levels_left = region << bits, into[region] << bits, death[region] + 1
-        histogram[elder : elder + levels_left] += histogram[own : own + levels_left]
-    return histogram[(layout.chain.astype(np.intp) << bits) + layout.level]
-
-
-def _sparse_areas(cells: Ints, bits: int, tree: MergeTree, layout: _Layout) -> Ints:
-    """`_own_areas` without a table of all regions and levels, for maps of very many regions."""
-    used, numbers = np.unique(cells, return_counts=True)
-    level = used & ((1 << bits) - 1)
-    positive = level > 0
-    region = used[positive] >> bits
-    areas = np.zeros(len(layout.chain), dtype=np.intp)
-    np.add.at(areas, layout.state_of(tree, region, level[positive]), numbers[positive])
-    return areas
-
-
-def _take_in(tree: MergeTree, layout: _Layout, extents: Whole, areas: Ints) -> None:
-    """Give what a region holds at its death to the state of the region it merges into."""
-    if not tree.order:
-        return
-    alive = np.flatnonzero(layout.lengths > 0)
-    sums = np.full((5, len(layout.lengths)), np.iinfo(np.int32).max, dtype=np.intp)
-    sums[4] = 0
-    sums[:4, alive] = np.minimum.reduceat(extents, layout.offsets[alive], axis=1)
-    sums[4, alive] = np.add.reduceat(areas, layout.offsets[alive])
-    totals = sums.T.tolist()
-    death, into = tree.death.tolist(), tree.into.tolist()
-    givers = []
-    for region in tree.order:
-        elder = into[region]
-        *near, area = totals[region]
-        totals[elder] = [*map(min, totals[elder], near), totals[elder][4] + area]
-        # An elder region that dies at the same level hands it on itself.
-        if death[elder] < death[region]:
-            givers.append(region)
-    taken = np.array([totals[region] for region in givers], dtype=np.intp).T
-    elders, levels = tree.into[givers], tree.death[givers]
-    states = layout.offsets[elders] + tree.birth[elders] - levels
-    for axis in range(4):
-        np.minimum.at(extents[axis], states, taken[axis].astype(extents.dtype))
-    np.add.at(areas, states, taken[4])
+def _labelled(levels: Levels, count: int) -> LevelSets:
+    """The regions by labelling each threshold, for maps of so many that tables are too large."""
+    rows = []
+    for index in range(count):
+        mask = (levels > index).astype(np.uint8)
+        stats = cv2.connectedComponentsWithStats(mask, connectivity=8)[2][1:]
+        rows.append(np.column_stack([np.full(len(stats), index, np.int32), stats]))
+    index, x0, y0, width, height, areas = np.concatenate(rows).T
+    return LevelSets(count, index, np.stack([x0, y0, x0 + width, y0 + height], axis=1), areas)

@@ -32,10 +32,8 @@ class MergeTree(NamedTuple):
         order: The regions that merge, in the order in which they do.
         row_peaks: Flat indices of one highest pixel of each run of a row, positive ones only.
         column_peaks: The same for the runs of columns.
-        run_of: [H * W], the run of every pixel.
-        run_lengths: The number of pixels of every run.
-        run_regions: The region of every run: at each level at which a pixel of the run counts,
-            it is connected to that region's peak.
+        region_of: [H * W], the region of every pixel: at each level at which the pixel counts, it
+            is connected to that region's peak.
     """
 
     birth: Ints
@@ -44,9 +42,7 @@ class MergeTree(NamedTuple):
     order: list[int]
     row_peaks: Ints
     column_peaks: Ints
-    run_of: npt.NDArray[np.int32]
-    run_lengths: Ints
-    run_regions: Ints
+    region_of: Ints
 
 
 class _Edges(NamedTuple):
@@ -57,51 +53,40 @@ class _Edges(NamedTuple):
     level: Ints
 
 
-def merge_tree(levels: Levels, connectivity: int) -> MergeTree:
-    """The merge tree of an image of levels, in which level 0 belongs to no region.
+def merge_tree(levels: Levels) -> MergeTree:
+    """The merge tree of an image of levels; diagonal neighbours touch, level 0 is in no region.
 
     Args:
         levels: [H, W], integers from 0 on, contiguous.
-        connectivity: 8 joins diagonal neighbours, 4 does not.
     """
     # Everything runs over the flat image: slices of it are contiguous, those of its rows not.
     flat, width = levels.ravel(), levels.shape[1]
-    slopes = _slopes(flat, width)
-    first = _run_starts(slopes.right, width)
+    right, down = _slopes(flat, width)
+    first = _run_starts(right, width)
     starts = np.flatnonzero(first)
     lengths = np.append(starts[1:], flat.size) - starts
     run_of = np.repeat(np.arange(len(starts), dtype=np.int32), lengths)
-    peaks = _row_peaks(slopes.right, width)
+    peaks = _row_peaks(right, width)
     peak_levels = flat[peaks].astype(np.intp)
-    pairs = [_side_pairs(flat, width, starts), _vertical_pairs(flat, width, first)]
-    if connectivity == 8:
-        pairs.append(_diagonal_pairs(flat, width, slopes))
-    edges = _edges(run_of, pairs)
+    sides, above = _side_pairs(flat, width, starts), _vertical_pairs(flat, width, first)
+    edges = _edges(run_of, [sides, above, _diagonal_pairs(flat, width, right, down)])
     region, roots = _contract(peak_levels, edges)
     birth = peak_levels[roots]
     death, into, order = _merge(birth, _saddles(region, edges))
-    rows, columns = peaks[peak_levels > 0], _column_peaks(flat, width, slopes.down)
-    return MergeTree(birth, death, into, order, rows, columns, run_of, lengths, region)
+    rows, columns = peaks[peak_levels > 0], _column_peaks(flat, width, down)
+    return MergeTree(birth, death, into, order, rows, columns, np.repeat(region, lengths))
 
 
-class _Slopes(NamedTuple):
-    """Where levels rise, each [H * W], bool.
+def _slopes(flat: Levels, width: int) -> tuple[Flags, Flags]:
+    """Where a pixel is above its left neighbour, and above the one over it, each [H * W].
 
-    Attributes:
-        right: A pixel is above its left neighbour; true in the first column.
-        down: A pixel is above the one over it; true in the first row.
+    True in the first column, and in the first row.
     """
-
-    right: Flags
-    down: Flags
-
-
-def _slopes(flat: Levels, width: int) -> _Slopes:
     right, down = np.ones((2, flat.size), dtype=bool)
     np.greater(flat[1:], flat[:-1], out=right[1:])
     right[::width] = True
     np.greater(flat[width:], flat[:-width], out=down[width:])
-    return _Slopes(right, down)
+    return right, down
 
 
 def _run_starts(rising: Flags, width: int) -> Flags:
@@ -152,9 +137,10 @@ def _vertical_pairs(flat: Levels, width: int, first: Flags) -> tuple[Ints, Ints,
     return cells, cells + width, level
 
 
-def _diagonal_pairs(flat: Levels, width: int, slopes: _Slopes) -> tuple[Ints, Ints, Levels]:
+def _diagonal_pairs(
+    flat: Levels, width: int, right: Flags, down: Flags
+) -> tuple[Ints, Ints, Levels]:
     """Diagonal neighbours that no path over the two pixels beside them joins as high."""
-    right, down = slopes
     # Of a b / c d only those corners remain where both slopes turn over in the same sense.
     turned = right[1:-width] != right[width + 1 :]
     turned &= down[width:-1] != down[width + 1 :]

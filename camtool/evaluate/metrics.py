@@ -7,14 +7,15 @@ measured in pixels of the map. Figures are percentages. `reference` has the publ
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from camtool.evaluate.bootstrap import REPLICATES, BootstrapSums, Estimate, Floats, estimate
+from camtool.evaluate.bootstrap import REPLICATES, BootstrapSums, estimate
+from camtool.evaluate.figures import Figure, Floats, PrecisionRecall
+from camtool.evaluate.iou import box_iou
 from camtool.evaluate.levelset import levels_of, relative_cuts, sweep
-from camtool.evaluate.overlap import box_iou
 from camtool.opencv import cv2
 from camtool.regions.boxes import FloatMap
 
@@ -23,28 +24,6 @@ GUESSES = (1, 5)
 POINTING_TOLERANCE = 15.0
 SIZES = np.arange(1, 101) / 100
 _HALF = IOUS.index(0.5)
-
-
-class Figure(NamedTuple):
-    """One metric: its value, where it was reached, and its whole curve.
-
-    Attributes:
-        estimate: Percent, with a 95 % bootstrap interval.
-        threshold: The threshold of the best point; None where the metric has none.
-        curve: [T], percent at each threshold; empty where the metric has none.
-    """
-
-    estimate: Estimate
-    threshold: float | None
-    curve: Floats
-
-
-class PrecisionRecall(NamedTuple):
-    """Pixel average precision and the curve that it is the area under, highest threshold first."""
-
-    estimate: Estimate
-    precision: Floats
-    recall: Floats
 
 
 def default_thresholds(count: int = 1000) -> Floats:
@@ -58,29 +37,26 @@ def to_map(boxes: npt.ArrayLike, size: tuple[int, int], shape: tuple[int, ...]) 
     return np.asarray(values * (np.array([shape[1], shape[0]] * 2) / np.array([*size, *size])))
 
 
-def map_overlaps(
-    heatmap: FloatMap, boxes: npt.ArrayLike, thresholds: Floats, *, connectivity: int = 8
-) -> tuple[Floats, Floats]:
-    """Best overlap with any true box at every threshold.
+def map_ious(heatmap: FloatMap, boxes: npt.ArrayLike, thresholds: Floats) -> tuple[Floats, Floats]:
+    """Best IoU with any true box at every threshold.
 
     Args:
         heatmap: [H, W], float32, logits.
         boxes: [M, 4], true boxes in pixels of the map, M at least 1.
         thresholds: [T], ascending fractions of the maximum.
-        connectivity: 4 or 8.
 
     Returns:
         For the box of the largest region, and for the best of the boxes of all regions: [T]
         each, 0 where nothing is kept.
     """
-    regions = sweep(heatmap, relative_cuts(heatmap, thresholds), connectivity=connectivity)
+    regions = sweep(heatmap, relative_cuts(heatmap, thresholds))
     largest, found = regions.largest()
-    overlap = np.where(found, box_iou(largest, boxes).max(axis=1), 0.0)
-    return overlap, regions.best(box_iou(regions.boxes, boxes).max(axis=1, initial=0.0))
+    iou = np.where(found, box_iou(largest, boxes).max(axis=1), 0.0)
+    return iou, regions.best(box_iou(regions.boxes, boxes).max(axis=1, initial=0.0))
 
 
-def centre_overlaps(boxes: npt.ArrayLike, size: tuple[int, int]) -> Floats:
-    """Overlap with any true box of a box in the middle of the image, for each of `SIZES`.
+def centre_ious(boxes: npt.ArrayLike, size: tuple[int, int]) -> Floats:
+    """Best IoU with any true box of a box in the middle of the image, for each of `SIZES`.
 
     The box has the image's aspect, and sides of 1 % to 100 % of the image's: the last is the
     whole image. Thresholding the centred Gaussian of Choe et al. 2020 gives the same boxes.
@@ -91,7 +67,7 @@ def centre_overlaps(boxes: npt.ArrayLike, size: tuple[int, int]) -> Floats:
 
 
 class BoxAccuracy:
-    """Share of images whose box overlaps a true one, for every threshold.
+    """Share of images whose box has a high enough IoU with a true one, for every threshold.
 
     Of top-k localization only the guess with the right label can count, and its map is the true
     class's. So it is GT-known localization where the label is among the k guesses.
@@ -99,63 +75,67 @@ class BoxAccuracy:
     Args:
         thresholds: [T], what the curves run over.
         replicates: Number of bootstrap replicates.
+
+    Attributes:
+        images: How many were added.
+        ranked: Whether a rank was ever given.
     """
 
     def __init__(self, thresholds: Floats, *, replicates: int = REPLICATES) -> None:
         self.thresholds = thresholds
+        self.images, self.ranked = 0, False
         self._kinds = len(IOUS) + len(GUESSES)
         self._sums = BootstrapSums(self._kinds * len(thresholds), replicates=replicates)
 
-    def update(self, overlaps: Floats, rank: int | None) -> None:
+    def update(self, ious: Floats, rank: int | None) -> None:
         """Add an image.
 
         Args:
-            overlaps: [T], best overlap at each threshold.
+            ious: [T], best IoU at each threshold.
             rank: Place of the true label among the network's guesses, 0 the first; None if it
                 is not known or not among them.
         """
-        rows = [overlaps >= iou for iou in IOUS]
+        rows = [ious >= iou for iou in IOUS]
         rows += [rows[_HALF] & (rank is not None and rank < guesses) for guesses in GUESSES]
         self._sums.add(np.concatenate(rows))
+        self.images += 1
+        self.ranked |= rank is not None
 
     def max_box_acc(self, iou: float = 0.5) -> Figure:
         """MaxBoxAcc: the accuracy at the best single threshold (Choe et al. 2020, 3.2)."""
-        return self._best(IOUS.index(iou))
+        return self._figure(IOUS.index(iou), None)
 
     def max_box_acc_v2(self) -> Figure:
-        """MaxBoxAccV2: mean over three overlaps of the accuracy at each one's best threshold.
+        """MaxBoxAccV2: mean over three IoUs of the accuracy at each one's best threshold.
 
         There is no single threshold; the curve is the mean of the three.
         """
         curves = self._curves()[:, : len(IOUS)]
-        return Figure(estimate(curves.max(axis=2).mean(axis=1)), None, curves[0].mean(axis=0))
-
-    def top_loc(self, guesses: int) -> Figure:
-        """Top-1 or top-5 localization accuracy at its best threshold."""
-        return self._best(len(IOUS) + GUESSES.index(guesses))
+        values = estimate(curves.max(axis=2).mean(axis=1))
+        return Figure(*values, None, self.thresholds, curves[0].mean(axis=0))
 
     def gt_known(self, threshold: float) -> Figure:
         """GT-known localization at a given threshold: the one closest to it is taken."""
-        return self._at(_HALF, threshold)
+        return self._figure(_HALF, threshold)
 
-    def top_loc_at(self, guesses: int, threshold: float) -> Figure:
-        """Top-1 or top-5 localization at a given threshold: the one closest to it is taken."""
-        return self._at(len(IOUS) + GUESSES.index(guesses), threshold)
+    def top_loc(self, guesses: int, threshold: float | None = None) -> Figure:
+        """Top-1 or top-5 localization at the threshold closest to a given one, or at its best."""
+        return self._figure(len(IOUS) + GUESSES.index(guesses), threshold)
 
     def _curves(self) -> Floats:
         sums, counts = self._sums.totals()
         percent = sums * 100 / np.maximum(counts, 1)[:, None]
         return np.asarray(percent.reshape(len(sums), self._kinds, len(self.thresholds)))
 
-    def _best(self, kind: int) -> Figure:
+    def _figure(self, kind: int, threshold: float | None) -> Figure:
         curves = self._curves()[:, kind]
-        best = float(self.thresholds[int(curves[0].argmax())])
-        return Figure(estimate(curves.max(axis=1)), best, curves[0])
-
-    def _at(self, kind: int, threshold: float) -> Figure:
-        curves = self._curves()[:, kind]
-        index = int(np.abs(self.thresholds - threshold).argmin())
-        return Figure(estimate(curves[:, index]), float(self.thresholds[index]), curves[0])
+        if threshold is None:
+            index, values = int(curves[0].argmax()), curves.max(axis=1)
+        else:
+            index = int(np.abs(self.thresholds - threshold).argmin())
+            values = curves[:, index]
+        reached = float(self.thresholds[index])
+        return Figure(*estimate(values), reached, self.thresholds, curves[0])
 
 
 class PixelPrecision:
@@ -163,10 +143,18 @@ class PixelPrecision:
 
     A pixel's score is its evidence as a fraction of its map's maximum; pixels without positive
     evidence come last, all at once (Choe et al. 2020, 3.2).
+
+    Args:
+        thresholds: [T], ascending from 0.
+        replicates: Number of bootstrap replicates.
+
+    Attributes:
+        object_pixels: How many pixels of objects were added; without any there is no figure.
     """
 
     def __init__(self, thresholds: Floats, *, replicates: int = REPLICATES) -> None:
         self.thresholds = thresholds
+        self.object_pixels = 0
         self._bins = len(thresholds) + 1
         self._sums = BootstrapSums(2 * self._bins, replicates=replicates)
 
@@ -185,30 +173,31 @@ class PixelPrecision:
         positive = np.fmax(heatmap, np.float32(0))
         levels = levels_of(positive, relative_cuts(positive, self.thresholds))
         counts = [np.bincount(levels[mask == part], minlength=self._bins) for part in (1, 0)]
+        self.object_pixels += int(counts[0].sum())
         self._sums.add(np.concatenate(counts))
 
     def result(self) -> PrecisionRecall:
         """The figure in percent.
 
         Raises:
-            ValueError: If no image was added or no pixel of any object was seen.
+            ValueError: If no pixel of any object was seen.
         """
+        if not self.object_pixels:
+            raise ValueError("no pixel of an object was evaluated")
         sums, _ = self._sums.totals()
         counts = sums.reshape(len(sums), 2, self._bins)[:, :, ::-1].cumsum(axis=2)
         true, kept = counts[:, 0], counts.sum(axis=1)
-        if true[0, -1] == 0:
-            raise ValueError("no pixel of an object was evaluated")
         precision = true / np.maximum(kept, 1)
         recall = true / np.maximum(true[:, -1:], 1)
         area = (precision * np.diff(recall, axis=1, prepend=0.0)).sum(axis=1)
-        return PrecisionRecall(estimate(area * 100), precision[0], recall[0])
+        return PrecisionRecall(*estimate(area * 100), precision=precision[0], recall=recall[0])
 
 
 class ClassMean:
     """Mean over classes of each class's mean score, in percent.
 
     Args:
-        classes: Number of classes.
+        classes: Number of classes; 1 for the mean over images.
         replicates: Number of bootstrap replicates.
     """
 
@@ -216,7 +205,7 @@ class ClassMean:
         self.classes = classes
         self._sums = BootstrapSums(2 * classes, replicates=replicates)
 
-    def update(self, score: float, label: int) -> None:
+    def update(self, score: float, label: int = 0) -> None:
         """Add an image's score, in [0, 1], to its class."""
         row = np.zeros((2, self.classes))
         row[:, label] = score, 1
@@ -228,24 +217,7 @@ class ClassMean:
         scores, counts = sums[:, : self.classes], sums[:, self.classes :]
         seen = np.maximum((counts > 0).sum(axis=1), 1)
         means = (scores / np.maximum(counts, 1)).sum(axis=1) / seen
-        return Figure(estimate(means * 100), None, np.empty(0))
-
-
-class Mean:
-    """Mean score over images, in percent."""
-
-    def __init__(self, *, replicates: int = REPLICATES) -> None:
-        self._sums = BootstrapSums(1, replicates=replicates)
-
-    def update(self, score: float) -> None:
-        """Add an image's score, in [0, 1]."""
-        self._sums.add([score])
-
-    def result(self) -> Figure:
-        """The figure. Raises ValueError if no image was added."""
-        sums, counts = self._sums.totals()
-        means = sums[:, 0] / np.maximum(counts, 1)
-        return Figure(estimate(means * 100), None, np.empty(0))
+        return Figure(*estimate(means * 100))
 
 
 def pointing_score(

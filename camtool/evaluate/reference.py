@@ -4,7 +4,7 @@
 evaluation along with the metrics. These functions give its numbers digit for digit, roundings
 included: maps are resized with a cubic filter to 224 x 224, stretched to [0, 1] and cut down to
 256 levels; true boxes are scaled to 224 x 224 and truncated; found boxes end beyond their last
-pixel (but not on the map's border), while the overlap counts both end pixels; the contours of
+pixel (but not on the map's border), while the IoU counts both end pixels; the contours of
 holes count as objects where all contours do; no contour is the box of the first pixel.
 
 `metrics` measures the same without the roundings and is the default.
@@ -12,13 +12,13 @@ holes count as objects where all contours do; no contour is the box of the first
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from camtool.evaluate.overlap import Floats, box_iou
+from camtool.evaluate.figures import Floats
+from camtool.evaluate.iou import box_iou
 from camtool.opencv import cv2
 
 REFERENCE_SIDE = 224
@@ -70,28 +70,8 @@ def reference_true_boxes(
     return (values * side / scale).astype(np.int64)
 
 
-def reference_boxes(
-    scoremap: Floats, thresholds: Sequence[float] | Floats, *, all_contours: bool = False
-) -> list[npt.NDArray[np.int64]]:
-    """Boxes found at each threshold.
-
-    Args:
-        scoremap: [H, W], float64, in [0, 1].
-        thresholds: [T], fractions of the map's maximum.
-        all_contours: The boxes of all contours instead of that of greatest contour area.
-
-    Returns:
-        A list of T arrays [N, 4], N at least 1.
-
-    Raises:
-        ValueError: If the map is not two-dimensional or leaves [0, 1].
-    """
-    found, at = _regions(scoremap, thresholds)
-    return [found[i][0] if all_contours else found[i][0][found[i][1]][None] for i in at]
-
-
-def _regions(
-    scoremap: Floats, thresholds: Sequence[float] | Floats
+def _contours(
+    scoremap: Floats, thresholds: Floats
 ) -> tuple[list[tuple[npt.NDArray[np.int64], int]], npt.NDArray[np.intp]]:
     """The boxes [N, 4] of all contours with the number of the greatest, once for equal masks.
 
@@ -126,10 +106,10 @@ def _contour_boxes(image: npt.NDArray[np.uint8], cut: int) -> tuple[npt.NDArray[
     return boxes, areas.index(max(areas))
 
 
-def reference_overlaps(
+def reference_ious(
     scoremap: Floats, boxes: npt.ArrayLike, size: tuple[int, int], thresholds: Floats
 ) -> tuple[Floats, Floats]:
-    """Best overlap with any true box at every threshold, for `metrics.BoxAccuracy`.
+    """Best IoU with any true box at every threshold, for `metrics.BoxAccuracy`.
 
     Args:
         scoremap: [224, 224], as `reference_map` returns it.
@@ -147,11 +127,11 @@ def reference_overlaps(
     true = reference_true_boxes(boxes, size)
     if len(true) == 0:
         raise ValueError("an image without true boxes has no box accuracy")
-    found, at = _regions(scoremap, thresholds)
-    overlaps = box_iou(np.concatenate([each for each, _ in found]), true, closed=True).max(axis=1)
+    found, at = _contours(scoremap, thresholds)
+    ious = box_iou(np.concatenate([each for each, _ in found]), true, closed=True).max(axis=1)
     starts = np.cumsum([0, *(len(each) for each, _ in found[:-1])])
-    largest = overlaps[starts + [greatest for _, greatest in found]]
-    return largest[at], np.maximum.reduceat(overlaps, starts)[at]
+    largest = ious[starts + [greatest for _, greatest in found]]
+    return largest[at], np.maximum.reduceat(ious, starts)[at]
 
 
 class ReferencePxAP:

@@ -7,17 +7,8 @@ Example:
 
 from __future__ import annotations
 
-from camtool.report.aggregate import ClassAggregator, ClassSummary, Deviators, evidence
 from camtool.report.page import write_report
-from camtool.report.rows import THUMBNAIL_SIDE, ReportRow, display_text
+from camtool.report.rows import THUMBNAIL_SIDE, ReportRow
+from camtool.views.text import display_text
 
-__all__ = [
-    "THUMBNAIL_SIDE",
-    "ClassAggregator",
-    "ClassSummary",
-    "Deviators",
-    "ReportRow",
-    "display_text",
-    "evidence",
-    "write_report",
-]
+__all__ = ["THUMBNAIL_SIDE", "ReportRow", "display_text", "write_report"]

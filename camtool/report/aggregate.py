@@ -15,10 +15,12 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
+from camtool.report.schema import ClassSummary, Deviator, Region
+
 GRID = 16
+ODD = 12
 
 Floats = npt.NDArray[np.float64]
-Region = tuple[float, float, float, float]
 
 
 @lru_cache(maxsize=4096)
@@ -82,31 +84,6 @@ def evidence(heatmap: npt.ArrayLike, region: Region, size: tuple[int, int]) -> E
     )
 
 
-@dataclass(frozen=True)
-class ClassSummary:
-    """What the maps of one class have in common.
-
-    Attributes:
-        pictures: number of pictures, those without any positive evidence included.
-        silent: pictures whose map has no positive value; they are in no other figure.
-        mean: float64 [GRID, GRID], mean share of the evidence; sums to 1 (0 if all are silent).
-        area: effective part of the picture, ``exp(H(mean)) / GRID**2`` with H the entropy in nats,
-            in (0, 1]; 1 means evidence spread evenly.
-        agreement: mean cosine similarity of two different pictures' evidence grids, in [0, 1];
-            1 means always the same place. None below two pictures.
-        border: part of the pictures whose peak touches the edge of the map.
-        border_chance: what ``border`` would be if peaks fell anywhere with equal chance.
-    """
-
-    pictures: int
-    silent: int
-    mean: Floats
-    area: float
-    agreement: float | None
-    border: float
-    border_chance: float
-
-
 @dataclass
 class _Sums:
     pictures: int = 0
@@ -115,10 +92,13 @@ class _Sums:
     border_chance: float = 0.0
     share: Floats = field(default_factory=lambda: np.zeros((GRID, GRID)))
     unit: Floats = field(default_factory=lambda: np.zeros((GRID, GRID)))
+    odd: list[tuple[float, int]] = field(default_factory=list)
 
 
 class ClassAggregator:
     """Running sums of the evidence grids of each class; fixed memory for each class.
+
+    Every picture is given to `update`, and then every picture to `compare`.
 
     Example:
         >>> aggregator = ClassAggregator()
@@ -146,24 +126,43 @@ class ClassAggregator:
         sums.share += found.grid
         sums.unit += found.grid / np.linalg.norm(found.grid)
 
+    def mean(self, key: int) -> Floats:
+        """Mean share of the evidence of class ``key``: [GRID, GRID], sums to 1, or 0 if silent."""
+        sums = self._sums[key]
+        return sums.share / max(sums.pictures - sums.silent, 1)
+
     def summary(self, key: int) -> ClassSummary:
-        """Figures of class ``key``.
+        """Figures of class ``key``; its odd pictures have the numbers that `compare` was given.
 
         Raises:
             KeyError: no picture of that class was added.
         """
-        sums = self._sums[key]
+        sums, mean = self._sums[key], self.mean(key)
         seen = sums.pictures - sums.silent
-        mean = sums.share / max(seen, 1)
         return ClassSummary(
+            position=key,
             pictures=sums.pictures,
             silent=sums.silent,
-            mean=mean,
+            mean=np.rint(mean * (255.0 / (mean.max() or 1.0))).astype(np.uint8),
             area=_effective_area(mean),
             agreement=_mean_pairwise_cosine(sums.unit, seen),
             border=sums.border / max(seen, 1),
-            border_chance=sums.border_chance / max(seen, 1),
+            chance=sums.border_chance / max(seen, 1),
+            odd=[Deviator(-negative, value) for value, negative in sorted(sums.odd)[::-1]],
         )
+
+    def compare(self, key: int, picture: int, found: Evidence) -> None:
+        """Keep picture number ``picture`` if it is among the ODD of its class that deviate most.
+
+        Of equals the earlier is kept.
+        """
+        deviation = self.deviation(key, found)
+        if deviation is None:
+            return
+        odd = self._sums[key].odd
+        heapq.heappush(odd, (deviation, -picture))
+        if len(odd) > ODD:
+            heapq.heappop(odd)
 
     def deviation(self, key: int, found: Evidence) -> float | None:
         """How far a picture that was added lies from the mean of the *other* pictures of its class.
@@ -179,7 +178,8 @@ class ClassAggregator:
             return None
         others = np.maximum(sums.share - grid, 0.0)
         cosine = float((grid * others).sum() / (np.linalg.norm(grid) * np.linalg.norm(others)))
-        return min(max(1.0 - cosine, 0.0), 1.0)
+        # Rounded, so that two pictures of a class, which lie equally far apart, compare equal.
+        return round(min(max(1.0 - cosine, 0.0), 1.0), 9)
 
 
 def _effective_area(mean: Floats) -> float:
@@ -193,22 +193,3 @@ def _mean_pairwise_cosine(unit_sum: Floats, count: int) -> float | None:
         return None
     pairs = (float((unit_sum**2).sum()) - count) / (count * (count - 1))
     return min(max(pairs, 0.0), 1.0)
-
-
-class Deviators:
-    """The ``keep`` pictures of each class that deviate most, in fixed memory for each class."""
-
-    def __init__(self, keep: int = 12) -> None:
-        self._keep = keep
-        self._heaps: dict[int, list[tuple[float, int]]] = {}
-
-    def add(self, key: int, picture: int, deviation: float) -> None:
-        """Offer picture number ``picture`` of class ``key``; of equals the earlier is kept."""
-        heap = self._heaps.setdefault(key, [])
-        heapq.heappush(heap, (deviation, -picture))
-        if len(heap) > self._keep:
-            heapq.heappop(heap)
-
-    def top(self, key: int) -> list[tuple[int, float]]:
-        """(picture, deviation) of class ``key``, largest deviation first."""
-        return [(-negative, value) for value, negative in sorted(self._heaps.get(key, []))[::-1]]

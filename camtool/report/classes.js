@@ -10,11 +10,6 @@ const CLASS_SORTS = {
   label: ["Label", (row) => row.label, false],
 };
 
-function readClass([key, pictures, silent, area, agreement, border, chance, mean, odd], labels) {
-  const label = key === EVERY_CLASS ? "All pictures" : labels[key][1];
-  return { key, label, pictures, silent, area, agreement, border, chance, mean, odd };
-}
-
 function stat(name, hint, value, share, chance) {
   const node = element("div", "stat"), meter = bar(share);
   node.title = hint;
@@ -29,10 +24,10 @@ function stat(name, hint, value, share, chance) {
 class Classes {
   constructor(classes, pictures, settings, viewer, filter) {
     Object.assign(this, { pictures, settings, viewer, filter, list: [] });
-    this.every = classes.filter((row) => row.key === EVERY_CLASS);
-    this.single = classes.filter((row) => row.key !== EVERY_CLASS);
+    this.every = classes.filter((row) => row.position === EVERY_CLASS);
+    this.single = classes.filter((row) => row.position !== EVERY_CLASS);
     this.grid = new VirtualGrid(byId("class-list"), {
-      shape: (width) => (width > 900 ? { minWidth: 860, height: 202 } : { minWidth: 320, height: 374 }),
+      shape: (width) => (width > 900 ? { minWidth: 860, height: 202 } : { minWidth: 320, height: 384 }),
       gap: 14, render: (index) => this.row(this.list[index]),
       empty: "No class matches.",
     });
@@ -62,7 +57,7 @@ class Classes {
     const node = element("div", "about"), title = element("h3");
     const button = element("button", "", row.label);
     button.title = "Show these pictures";
-    button.addEventListener("click", () => this.filter(row.key));
+    button.addEventListener("click", () => this.filter(row.position));
     title.append(button);
     const silent = row.silent ? `, ${count(row.silent)} without evidence` : "";
     node.append(title, element("p", "n", plural(row.pictures, "picture") + silent),
@@ -78,9 +73,9 @@ class Classes {
 
   odd(row) {
     const node = element("div", "odd"), strip = element("div", "strip");
-    const list = row.odd.map(([place]) => this.pictures[place]);
+    const list = row.odd.map(({ place }) => this.pictures[place]);
     node.append(element("p", "", list.length ? "Furthest from this mean" : ""));
-    row.odd.forEach(([, deviation], at) => strip.append(this.thumb(list, at, deviation)));
+    row.odd.forEach(({ deviation }, at) => strip.append(this.thumb(list, at, deviation)));
     node.append(strip);
     return node;
   }

@@ -1,5 +1,25 @@
 /* Reads the data, and ties the tools to the views. */
 
+/* A function from the values of one record to an object; schema.py says which fields there are. */
+function reader(records, kind) {
+  const fields = Object.entries(records[kind]).map(([name, listed]) => {
+    const read = listed && reader(records, listed);
+    return [name, read ? (list) => list.map(read) : (value) => value];
+  });
+  return (values) => Object.fromEntries(fields.map(([name, read], i) => [name, read(values[i])]));
+}
+
+/* Adds to a picture its classes' names, the class that it counts under and the text to search. */
+function namePicture(picture, labels) {
+  picture.classes.forEach((row) => Object.assign(row, labels[row.position]));
+  picture.top = picture.classes.find((row) => row.rank === 0) || picture.classes[0];
+  picture.text = [picture.path, ...picture.classes.map((row) => row.label)].join("\n").toLowerCase();
+}
+
+function nameClass(row, labels) {
+  row.label = row.position === EVERY_CLASS ? "All pictures" : labels[row.position].label;
+}
+
 function byId(id) {
   return document.getElementById(id);
 }
@@ -16,16 +36,17 @@ const TABS = ["pictures", "classes", "failed", "run"];
 
 class Report {
   constructor(data) {
-    this.data = data;
-    this.settings = { colors: palettes(data.colors.map(decodeBytes)), against: false };
-    this.pictures = data.pictures.map((picture) => readPicture(picture, data.labels));
+    const { colors, pictures, classes, labels } = data;
+    Object.assign(this, { data, pictures });
+    this.settings = { colors: palettes(colors.map(decodeBytes)), against: false };
+    pictures.forEach((picture) => namePicture(picture, labels));
+    classes.forEach((row) => nameClass(row, labels));
     this.viewer = new Viewer(this.settings, (list, at) => {
       if (list === this.grid.list) this.grid.activate(at);
     });
-    this.grid = new Pictures(this.pictures, this.settings, this.viewer);
-    const classes = data.classes.map((row) => readClass(row, data.labels));
+    this.grid = new Pictures(pictures, this.settings, this.viewer);
     this.classes = new Classes(
-      classes, this.pictures, this.settings, this.viewer, (key) => this.showClass(key));
+      classes, pictures, this.settings, this.viewer, (position) => this.showClass(position));
     this.reversed = { pictures: false, classes: false };
     this.fillHeader();
     this.fillSelects(classes);
@@ -38,7 +59,7 @@ class Report {
 
   fillHeader() {
     const { total, meta, failed, classes } = this.data;
-    const folder = meta.find(([name]) => name.toLowerCase() === "source");
+    const folder = Object.entries(meta).find(([name]) => name.toLowerCase() === "source");
     const failures = failed.length ? ` · ${count(failed.length)} failed` : "";
     byId("summary").textContent = `${folder ? `${folder[1]} · ` : ""}`
       + `${plural(total, "picture")}${failures}`;
@@ -47,7 +68,7 @@ class Report {
       byId(`tab-${tab}`).append(element("span", "n", count(n)));
     });
     byId("meta").replaceChildren(
-      ...meta.flatMap(([name, value]) => [element("dt", "", name), element("dd", "", value)]));
+      ...Object.entries(meta).flatMap(([name, value]) => [element("dt", "", name), element("dd", "", value)]));
     this.drawLegend();
   }
 
@@ -60,14 +81,14 @@ class Report {
   }
 
   fillSelects(classes) {
-    const single = classes.filter((row) => row.key !== EVERY_CLASS);
+    const single = classes.filter((row) => row.position !== EVERY_CLASS);
     const seen = new Map();
     single.forEach((row) => seen.set(row.label, (seen.get(row.label) || 0) + 1));
     const name = (row) => (seen.get(row.label) > 1
-      ? `${row.label} #${this.data.labels[row.key][0]}` : row.label);
+      ? `${row.label} #${this.data.labels[row.position].number}` : row.label);
     const labels = sorted(single, (row) => row.pictures, true);
     fillSelect("label", [["", "All labels"],
-      ...labels.map((row) => [row.key, `${name(row)} (${count(row.pictures)})`])]);
+      ...labels.map((row) => [row.position, `${name(row)} (${count(row.pictures)})`])]);
     fillSelect("sort", Object.entries(SORTS).map(([key, [text]]) => [key, text]));
     fillSelect("sort-classes", Object.entries(CLASS_SORTS).map(([key, [text]]) => [key, text]));
   }
@@ -75,9 +96,9 @@ class Report {
   fillFailed() {
     const { failed } = this.data;
     this.failed = new VirtualGrid(byId("failed-list"), {
-      shape: (width) => ({ minWidth: width, height: 40 }), gap: 0, empty: "Every picture was explained.",
+      shape: (width) => ({ minWidth: width, height: width > 732 ? 40 : 76 }), gap: 0, empty: "Every picture was explained.",
       render: (index) => {
-        const node = element("div", "failure"), [path, reason] = failed[index];
+        const node = element("div", "failure"), { path, reason } = failed[index];
         node.append(element("span", "path", path), element("span", "reason", reason));
         node.title = `${path}\n${reason}`;
         node.setAttribute("role", "listitem");
@@ -93,6 +114,10 @@ class Report {
     byId("search").addEventListener("input", () => this.update());
     ["label", "sort", "sort-classes"].forEach((id) => {
       byId(id).addEventListener("change", () => this.update());
+    });
+    byId("more").addEventListener("click", (event) => {
+      const open = document.querySelector(".tools").classList.toggle("open");
+      event.currentTarget.setAttribute("aria-expanded", open);
     });
     byId("direction").addEventListener("click", () => {
       this.reversed[this.tab] = !this.reversed[this.tab];
@@ -208,8 +233,8 @@ class Report {
       ? plural(found, "picture") + part : `${count(found)} of ${plural(listed, "picture")}${part}`;
   }
 
-  showClass(key) {
-    byId("label").value = key === EVERY_CLASS ? "" : key;
+  showClass(position) {
+    byId("label").value = position === EVERY_CLASS ? "" : position;
     byId("search").value = "";
     this.show("pictures");
     this.focusView();
@@ -246,4 +271,5 @@ function storeTheme(theme) {
   }
 }
 
-new Report(JSON.parse(byId("data").textContent));
+const { records, page } = JSON.parse(byId("data").textContent);
+new Report(reader(records, "Page")(page));

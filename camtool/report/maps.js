@@ -6,8 +6,8 @@ function decodeBytes(text) {
   return Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
 }
 
-function decodeMap([height, width, , text]) {
-  return { width, height, values: new Int8Array(decodeBytes(text).buffer) };
+function decodeMap({ rows, columns, levels }) {
+  return { width: columns, height: rows, values: new Int8Array(decodeBytes(levels).buffer) };
 }
 
 /* Source cells and weights for bilinear sampling along one axis, pixel centres at one half. */
@@ -74,5 +74,5 @@ function paint(canvas, map, colors, side, signed = false) {
 }
 
 function paintEvidence(canvas, row, side, { colors, against }) {
-  paint(canvas, decodeMap(row.map), against ? colors.signed : colors.positive, side, against);
+  paint(canvas, decodeMap(row), against ? colors.signed : colors.positive, side, against);
 }

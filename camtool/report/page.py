@@ -1,43 +1,30 @@
 """Writes the report: rows are streamed through a temporary file into one HTML page.
 
-The rows are read once and never held together. The first pass writes each picture's JSON to an
+The rows are read once and never held together. The first pass puts each picture's record into an
 unnamed temporary file and sums up the classes; the second reads it back to find the pictures that
-deviate from the mean of their class; the third copies the lines into the page.
+deviate from the mean of their class; the third writes the records into the page.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import json
+import pickle
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
 from itertools import groupby
 from pathlib import Path
+from string import Template
 from typing import IO
 
-import numpy as np
-
 from camtool.files import replacing
-from camtool.report.aggregate import (
-    ClassAggregator,
-    ClassSummary,
-    Deviators,
-    Evidence,
-    evidence,
-)
-from camtool.report.rows import (
-    ReportRow,
-    display_text,
-    encode_class,
-    encode_picture,
-    json_text,
-    number,
-    unpack_map,
-)
+from camtool.report.aggregate import ClassAggregator, Evidence, evidence
+from camtool.report.rows import ReportRow, json_text, to_class_map, to_picture
+from camtool.report.schema import RECORDS, ClassSummary, Deviator, Failure, Label, Page, Picture
 from camtool.views.colormaps import POSITIVE_DEFAULT, SIGNED_DEFAULT, table
+from camtool.views.text import display_text
 
 SCRIPTS = ("maps.js", "grid.js", "viewer.js", "pictures.js", "classes.js", "main.js")
 EVERY_CLASS = -1
@@ -70,7 +57,7 @@ def write_report(
         ValueError: a row holds an empty map.
     """
     page = out / "report.html"
-    with tempfile.TemporaryFile("w+", encoding="ascii", dir=out) as spool:
+    with tempfile.TemporaryFile(dir=out) as spool:
         folder = _spool(rows, spool)
         _find_deviators(folder, spool)
         shown = _choose(folder, limit)
@@ -86,42 +73,41 @@ class _Folder:
     pictures: int = 0
     positions: dict[tuple[int, str], int] = field(default_factory=dict)
     classes: ClassAggregator = field(default_factory=ClassAggregator)
-    deviators: Deviators = field(default_factory=Deviators)
 
     def position(self, row: ReportRow) -> int:
         return self.positions.setdefault((row.index, row.label), len(self.positions))
 
 
-def _spool(rows: Iterable[ReportRow], spool: IO[str]) -> _Folder:
+def _spool(rows: Iterable[ReportRow], spool: IO[bytes]) -> _Folder:
     folder = _Folder()
     for _, group in groupby(rows, key=lambda row: (row.path, row.thumb)):
         first, *others = group
-        encoded = [encode_class(row, folder.position(row)) for row in (first, *others)]
-        line = json_text(encode_picture(first, encoded))
-        spool.write(line + "\n")
+        classes = [to_class_map(row, folder.position(row)) for row in (first, *others)]
+        picture = to_picture(first, classes)
+        pickle.dump(picture, spool)
         folder.pictures += 1
-        for key, found in _predicted(line):
+        for key, found in _predicted(picture):
             folder.classes.update(key, found)
-            folder.classes.update(EVERY_CLASS, found)
     return folder
 
 
-def _predicted(line: str) -> Iterator[tuple[int, Evidence]]:
-    """Class and evidence of a spooled picture's predicted class, from the map as it is shown."""
-    _, width, height, *_, classes = json.loads(line)
-    for position, rank, *_, region, packed in classes:
-        if rank == 0:
-            yield position, evidence(unpack_map(packed), tuple(region), (width, height))
-
-
-def _find_deviators(folder: _Folder, spool: IO[str]) -> None:
+def _spooled(folder: _Folder, spool: IO[bytes]) -> Iterator[Picture]:
     spool.seek(0)
-    for picture, line in enumerate(spool):
-        for key, found in _predicted(line):
-            for group in (key, EVERY_CLASS):
-                deviation = folder.classes.deviation(group, found)
-                if deviation is not None:
-                    folder.deviators.add(group, picture, deviation)
+    return (pickle.load(spool) for _ in range(folder.pictures))
+
+
+def _predicted(picture: Picture) -> Iterator[tuple[int, Evidence]]:
+    """Evidence for the predicted class, for this class and for all, from the map as it is shown."""
+    for row in picture.classes:
+        if row.rank == 0:
+            found = evidence(row.levels, row.region, (picture.width, picture.height))
+            yield from ((row.position, found), (EVERY_CLASS, found))
+
+
+def _find_deviators(folder: _Folder, spool: IO[bytes]) -> None:
+    for number, picture in enumerate(_spooled(folder, spool)):
+        for key, found in _predicted(picture):
+            folder.classes.compare(key, number, found)
 
 
 def _choose(folder: _Folder, limit: int) -> dict[int, int]:
@@ -129,78 +115,63 @@ def _choose(folder: _Folder, limit: int) -> dict[int, int]:
     stride = max(1, -(-folder.pictures // limit))
     chosen = set(range(0, folder.pictures, stride))
     for key in folder.classes:
-        chosen.update(picture for picture, _ in folder.deviators.top(key))
+        chosen.update(picture for picture, _ in folder.classes.summary(key).odd)
     return {picture: place for place, picture in enumerate(sorted(chosen))}
 
 
 def _page(
     folder: _Folder,
-    spool: IO[str],
+    spool: IO[bytes],
     shown: Mapping[int, int],
     meta: Mapping[str, object],
     failed: Iterable[tuple[str, str]],
 ) -> Iterator[str]:
-    before, after = _skeleton().split("@data@")
-    summaries = [_encode_summary(folder, key, shown) for key in folder.classes]
-    head = {
-        "meta": [[name, display_text(str(value))] for name, value in meta.items()],
-        "total": folder.pictures,
-        "labels": [[index, display_text(label)] for index, label in folder.positions],
-        "classes": summaries,
-        "colors": [
-            base64.b64encode(table(name).tobytes()).decode()
-            for name in (POSITIVE_DEFAULT, SIGNED_DEFAULT)
-        ],
-    }
-    yield before + json_text(head)[:-1] + ',"failed":'
-    yield from _array(json_text([display_text(part) for part in pair]) for pair in failed)
-    yield ',"pictures":'
-    spool.seek(0)
-    yield from _array(line.rstrip() for picture, line in enumerate(spool) if picture in shown)
-    yield "}" + after
+    before, after = _skeleton(data="\0").split("\0")
+    page = Page(
+        meta={name: display_text(str(value)) for name, value in meta.items()},
+        total=folder.pictures,
+        labels=[Label(number, display_text(label)) for number, label in folder.positions],
+        classes=[_summary(folder, key, shown) for key in folder.classes],
+        colors=[table(name) for name in (POSITIVE_DEFAULT, SIGNED_DEFAULT)],
+        failed=[],
+        pictures=[],
+    )
+    head = json_text(page).removesuffix("[],[]]")
+    yield f'{before}{{"records":{json_text(RECORDS)},"page":{head}'
+    yield from _array(Failure(*map(display_text, pair)) for pair in failed)
+    yield ","
+    pictures = enumerate(_spooled(folder, spool))
+    yield from _array(picture for number, picture in pictures if number in shown)
+    yield "]}" + after
 
 
-def _array(items: Iterable[str]) -> Iterator[str]:
+def _array(records: Iterable[object]) -> Iterator[str]:
     separator = "["
-    for item in items:
-        yield separator + item
+    for record in records:
+        yield separator + json_text(record)
         separator = ",\n"
     yield "]" if separator != "[" else "[]"
 
 
-def _encode_summary(folder: _Folder, key: int, shown: Mapping[int, int]) -> list[object]:
-    summary: ClassSummary = folder.classes.summary(key)
-    agreement = None if summary.agreement is None else number(summary.agreement)
-    top = summary.mean.max()
-    levels = np.rint(summary.mean * (255.0 / top if top > 0 else 0.0)).astype(np.uint8)
-    return [
-        key,
-        summary.pictures,
-        summary.silent,
-        number(summary.area),
-        agreement,
-        number(summary.border),
-        number(summary.border_chance),
-        base64.b64encode(levels.tobytes()).decode(),
-        [[shown[picture], number(value)] for picture, value in folder.deviators.top(key)],
-    ]
+def _summary(folder: _Folder, key: int, shown: Mapping[int, int]) -> ClassSummary:
+    summary = folder.classes.summary(key)
+    odd = [Deviator(shown[picture], deviation) for picture, deviation in summary.odd]
+    return summary._replace(odd=odd)
 
 
-def _skeleton() -> str:
-    """The page around its data. Only the script and style with these hashes may run (CSP)."""
+def _skeleton(data: str) -> str:
+    """The page around ``data``. Only the script and style with these hashes may run (CSP)."""
     here = files(__package__)
-    style = (here / "report.css").read_text("utf-8")
+    sheets = (files("camtool.views") / "palette.css", here / "report.css")
+    style = "".join(sheet.read_text("utf-8") for sheet in sheets)
     script = "\n".join((here / name).read_text("utf-8") for name in SCRIPTS)
-    page = (here / "template.html").read_text("utf-8")
-    parts = {
-        "@style-hash@": _csp_hash(style),
-        "@script-hash@": _csp_hash(script),
-        "@style@": style,
-        "@script@": script,
-    }
-    for name, text in parts.items():
-        page = page.replace(name, text)
-    return page
+    return Template((here / "template.html").read_text("utf-8")).substitute(
+        style=style,
+        style_hash=_csp_hash(style),
+        script=script,
+        script_hash=_csp_hash(script),
+        data=data,
+    )
 
 
 def _csp_hash(text: str) -> str:

@@ -6,7 +6,6 @@ import base64
 import json
 import math
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -14,7 +13,9 @@ from urllib.parse import quote
 import numpy as np
 import numpy.typing as npt
 
-from camtool.report.aggregate import Region, overlap
+from camtool.report.aggregate import Floats, overlap
+from camtool.report.schema import ClassMap, Picture, Region
+from camtool.views.text import display_text
 
 THUMBNAIL_SIDE = 320
 """Longest side, in pixels, at which thumbnails look sharp in the report's grid."""
@@ -71,24 +72,6 @@ class ReportRow:
     target: str = ""
 
 
-def display_text(text: str) -> str:
-    r"""Text that shows every character: undecodable bytes as ``\xff``, a line break as ``\n``.
-
-    Direction marks are shown too, so that no name can pose as another.
-
-    Example:
-        >>> display_text("a\nb\udcff")
-        'a\\nb\\xff'
-    """
-    return "".join(c if c.isprintable() else _escape(c) for c in text)
-
-
-def _escape(character: str) -> str:
-    byte = ord(character) - 0xDC00
-    # Python decodes an undecodable byte of a file name to 0xDC00 plus the byte (PEP 383).
-    return f"\\x{byte:02x}" if 0x80 <= byte <= 0xFF else character.encode("unicode_escape").decode()
-
-
 def file_url(path: str) -> str:
     """Relative URL of a file; "" stays "". The leading "./" keeps "a:b" from being a scheme."""
     return "./" + quote(os.fsencode(path)) if path else ""
@@ -97,83 +80,81 @@ def file_url(path: str) -> str:
 def json_text(value: object) -> str:
     """ASCII JSON without ``<``, ``>`` and ``&``, so that it can't end a script element.
 
-    Raises:
-        ValueError: a number is NaN or infinite.
+    A float has six significant digits and is null where it is not finite; a record is the list of
+    its values, an array the base64 of its bytes.
     """
-    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
+    text = json.dumps(_plain(value), separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def number(value: float) -> float | None:
-    """``value`` in six significant digits, or None if it is not finite."""
-    return float(f"{value:.6g}") if math.isfinite(value) else None
+def _plain(value: Any) -> Any:
+    if isinstance(value, (float, np.floating)):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    if isinstance(value, np.ndarray):
+        return base64.b64encode(value.tobytes()).decode()
+    if isinstance(value, (list, tuple)):
+        return list(map(_plain, value))
+    return value
 
 
-def shrink(heatmap: npt.ArrayLike) -> npt.NDArray[np.float32]:
-    """Map [h, w] as float32, averaged over equal areas to at most MAP_SIDE cells a side.
+def shrink(heatmap: npt.ArrayLike) -> Floats:
+    """Map [h, w] as float64, averaged over equal areas to at most MAP_SIDE cells a side.
 
-    NaN becomes 0: the network saw nothing there, so there is no evidence.
+    NaN becomes 0: the network saw nothing there, so there is no evidence. Infinity becomes the
+    largest float32.
 
     Raises:
         ValueError: the map is empty or has not two dimensions.
     """
-    values = np.nan_to_num(np.asarray(heatmap, dtype=np.float64))
+    values = np.nan_to_num(np.asarray(heatmap, dtype=np.float32)).astype(np.float64)
     if values.ndim != 2 or not values.size:
         raise ValueError(f"a map has two dimensions and no empty one, not shape {values.shape}")
     scale = MAP_SIDE / max(values.shape)
     if scale >= 1.0:
-        return values.astype(np.float32)
+        return values
     for axis, cells in enumerate(values.shape):
         side = max(1, round(cells * scale))
         averaging = overlap(cells, 0.0, 1.0, side) * (side / cells)
         values = averaging @ values if axis == 0 else values @ averaging.T
-    return values.astype(np.float32)
+    return values
 
 
-def pack_map(heatmap: npt.ArrayLike) -> tuple[int, int, float, str]:
-    """(h, w, scale, base64 of int8 [h, w]) of a map; a value is ``int8 / 127 * scale`` logits.
-
-    The error is at most ``scale / 254``, with ``scale`` the largest magnitude of the map.
-    """
+def pack_map(heatmap: npt.ArrayLike) -> npt.NDArray[np.int8]:
+    """A shrunk map as int8 [h, w], within half a level; 127 is its largest magnitude."""
     values = shrink(heatmap)
-    scale = float(f"{np.abs(values).max():.6g}")
-    levels = np.rint(values * np.float64(127.0 / scale)) if scale > 0 else np.zeros_like(values)
-    packed = np.clip(levels, -127, 127).astype(np.int8).tobytes()
-    return values.shape[0], values.shape[1], scale, base64.b64encode(packed).decode()
+    # Divided first: 127 over the magnitude of a subnormal map is beyond every number.
+    levels: npt.NDArray[np.int8] = np.rint(127 * (values / (np.abs(values).max() or 1.0)))
+    return levels.astype(np.int8)
 
 
-def unpack_map(packed: Sequence[Any]) -> npt.NDArray[np.float32]:
-    """Inverse of `pack_map`: float32 [h, w] in logits."""
-    height, width, scale, text = packed
-    levels = np.frombuffer(base64.b64decode(text), dtype=np.int8).reshape(height, width)
-    return levels * np.float32(scale / 127.0)
-
-
-def encode_class(row: ReportRow, position: int) -> list[object]:
+def to_class_map(row: ReportRow, position: int) -> ClassMap:
     """The part of a row that belongs to its class; ``position`` is its place in the class list."""
-    return [
-        position,
-        row.rank,
-        number(row.probability),
-        number(row.logit),
-        number(row.peak),
-        number(row.share),
-        number(row.entropy),
-        [number(edge) for edge in row.box] if row.box else None,
-        [number(edge) for edge in row.region or (0, 0, row.width, row.height)],
-        list(pack_map(row.map)),
-    ]
+    levels = pack_map(row.map)
+    return ClassMap(
+        position=position,
+        rank=row.rank,
+        probability=row.probability,
+        logit=row.logit,
+        peak=row.peak,
+        share=row.share,
+        entropy=row.entropy,
+        box=row.box,
+        region=row.region or (0, 0, row.width, row.height),
+        rows=levels.shape[0],
+        columns=levels.shape[1],
+        levels=levels,
+    )
 
 
-def encode_picture(row: ReportRow, classes: list[list[object]]) -> list[object]:
-    """The part of a row that its picture's rows share, with the encoded ``classes`` at the end."""
-    return [
-        display_text(row.path),
-        row.width,
-        row.height,
-        file_url(row.thumb),
-        file_url(row.picture),
-        file_url(row.overlay),
-        display_text(row.target),
-        classes,
-    ]
+def to_picture(row: ReportRow, classes: list[ClassMap]) -> Picture:
+    """The part of a row that the rows of its picture share, with their ``classes``."""
+    return Picture(
+        path=display_text(row.path),
+        width=row.width,
+        height=row.height,
+        thumb=file_url(row.thumb),
+        original=file_url(row.picture),
+        overlay=file_url(row.overlay),
+        target=display_text(row.target),
+        classes=classes,
+    )

@@ -2,18 +2,6 @@
 
 const SMALL_MAP = 72, LARGE_MAP = 360;
 
-/* One picture of `data.pictures` with names; `classes` as the run explained them. */
-function readPicture([path, width, height, thumb, original, overlay, target, classes], labels) {
-  const rows = classes.map((row) => {
-    const [position, rank, probability, logit, peak, share, entropy, box, region, map] = row;
-    const [index, label] = labels[position];
-    return { position, rank, index, label, probability, logit, peak, share, entropy, box, region, map };
-  });
-  const top = rows.find((row) => row.rank === 0) || rows[0];
-  const text = [path, ...rows.map((row) => row.label)].join("\n").toLowerCase();
-  return { path, width, height, thumb, original, overlay, target, rows, top, text };
-}
-
 function setArea(node, [x0, y0, x1, y1], { width, height }) {
   node.style.left = `${(100 * x0) / width}%`;
   node.style.top = `${(100 * y0) / height}%`;
@@ -132,7 +120,7 @@ class Viewer {
   }
 
   drawChips() {
-    const rows = this.picture.rows;
+    const rows = this.picture.classes;
     byId("chips").replaceChildren(...rows.map((row) => {
       const chip = element("button");
       chip.append(element("span", "name", row.label));
@@ -153,7 +141,7 @@ class Viewer {
       ["Logit", decimal(row.logit)], ["Peak of the map", `${decimal(row.peak)} logits`],
       ["Evidence in the box", percent(row.share)], ["Entropy of the map", decimal(row.entropy)],
       ["Box", box || "none"], ["Size", `${picture.width} × ${picture.height}`],
-      ["Class number", String(row.index)],
+      ["Class number", String(row.number)],
     ];
     if (picture.target) numbers.unshift(["Asked for", picture.target]);
     byId("numbers").replaceChildren(

@@ -1,4 +1,4 @@
-"""Lines of text as images, in the typeface that Pillow carries."""
+"""Text that can be shown: in a page, or as an image in the typeface that Pillow carries."""
 
 from __future__ import annotations
 
@@ -149,3 +149,21 @@ def _cut(text: str, kept: int, middle: bool) -> str:
     head = (kept + 1) // 2 if middle else kept
     tail = kept - head
     return text[:head].rstrip() + _ELLIPSIS + (text[-tail:].lstrip() if tail else "")
+
+
+def display_text(text: str) -> str:
+    r"""Text that shows every character: undecodable bytes as ``\xff``, a line break as ``\n``.
+
+    Direction marks are shown too, so that no name can pose as another.
+
+    Example:
+        >>> display_text("a\nb\udcff")
+        'a\\nb\\xff'
+    """
+    return "".join(c if c.isprintable() else _escape(c) for c in text)
+
+
+def _escape(character: str) -> str:
+    byte = ord(character) - 0xDC00
+    # Python decodes an undecodable byte of a file name to 0xDC00 plus the byte (PEP 383).
+    return f"\\x{byte:02x}" if 0x80 <= byte <= 0xFF else character.encode("unicode_escape").decode()

@@ -4,12 +4,12 @@ import cv2
 import numpy as np
 import pytest
 
+from camtool.evaluate.iou import box_iou
 from camtool.evaluate.metrics import BoxAccuracy
 from camtool.evaluate.reference import (
     ReferencePxAP,
-    reference_boxes,
+    reference_ious,
     reference_map,
-    reference_overlaps,
     reference_thresholds,
     reference_true_boxes,
 )
@@ -32,37 +32,45 @@ def boxes_one_threshold_at_a_time(scoremap, threshold, all_contours):
     return found
 
 
-@pytest.mark.parametrize("all_contours", [False, True])
+def ious_one_threshold_at_a_time(scoremap, threshold, box, all_contours):
+    found = boxes_one_threshold_at_a_time(scoremap, threshold, all_contours)
+    return box_iou(found, [box], closed=True).max()
+
+
 @pytest.mark.parametrize("kind", ["smooth", "noise", "flat steps"])
-def test_equals_one_contour_search_a_threshold(kind, all_contours):
+def test_equals_one_contour_search_a_threshold(kind):
     random = np.random.default_rng(3)
     cam = random.standard_normal((7, 7) if kind == "smooth" else (40, 30))
     if kind == "flat steps":
         cam = np.round(cam)
-    scoremap = (
-        reference_map(cam)[:90, :120] if kind == "smooth" else (cam - cam.min()) / np.ptp(cam)
-    )
+    scoremap = reference_map(cam) if kind == "smooth" else (cam - cam.min()) / np.ptp(cam)
     thresholds = reference_thresholds(0.01)
-    found = reference_boxes(scoremap, thresholds, all_contours=all_contours)
-    for threshold, boxes in zip(thresholds, found, strict=True):
-        assert boxes.tolist() == boxes_one_threshold_at_a_time(scoremap, threshold, all_contours)
+    for box in ((3, 5, 17, 11), (0, 0, 29, 39), (20, 100, 120, 170), (90, 20, 91, 200)):
+        found = reference_ious(scoremap, [box], (224, 224), thresholds)
+        for largest, every, threshold in zip(*found, thresholds, strict=True):
+            assert largest == ious_one_threshold_at_a_time(scoremap, threshold, box, False)
+            assert every == ious_one_threshold_at_a_time(scoremap, threshold, box, True)
+
+
+def found_exactly(scoremap, box):
+    """Whether the largest contour has this box, and whether any has, at a threshold of one half."""
+    ious = reference_ious(scoremap, [box], (224, 224), np.array([0.5]))
+    return tuple(iou.item() == 1 for iou in ious)
 
 
 def test_a_hole_is_a_contour_too():
     ring = np.zeros((9, 9))
     ring[1:8, 1:8] = 1
     ring[3:6, 3:6] = 0
-    (every,) = reference_boxes(ring, [0.5], all_contours=True)
-    assert sorted(every.tolist()) == [[1, 1, 8, 8], [2, 2, 7, 7]]
-    (largest,) = reference_boxes(ring, [0.5])
-    assert largest.tolist() == [[1, 1, 8, 8]]
+    assert found_exactly(ring, (1, 1, 8, 8)) == (True, True)
+    assert found_exactly(ring, (2, 2, 7, 7)) == (False, True)
 
 
 def test_boxes_end_beyond_their_last_pixel_but_not_on_the_border():
     scoremap = np.zeros((4, 5))
     scoremap[1:, 1:] = 1
-    assert reference_boxes(scoremap, [0.0])[0].tolist() == [[1, 1, 4, 3]]
-    assert reference_boxes(np.zeros((4, 5)), [0.0])[0].tolist() == [[0, 0, 0, 0]]
+    assert found_exactly(scoremap, (1, 1, 4, 3)) == (True, True)
+    assert found_exactly(np.zeros((4, 5)), (0, 0, 0, 0)) == (True, True)
 
 
 def test_maps_are_stretched_to_zero_and_one():
@@ -85,12 +93,12 @@ def test_true_boxes_are_truncated():
 def test_maps_outside_zero_and_one_are_refused():
     for bad in (np.full((3, 3), 1.5), np.full((3, 3), np.nan), np.zeros(4)):
         with pytest.raises(ValueError, match=r"\[0, 1\]"):
-            reference_boxes(bad, [0.0])
+            reference_ious(bad, [(0, 0, 1, 1)], (5, 5), np.zeros(1))
 
 
-def test_overlaps_without_a_true_box_are_an_error():
+def test_ious_without_a_true_box_are_an_error():
     with pytest.raises(ValueError, match="true boxes"):
-        reference_overlaps(np.zeros((224, 224)), [], (5, 5), np.zeros(1))
+        reference_ious(np.zeros((224, 224)), [], (5, 5), np.zeros(1))
 
 
 def test_accuracy_over_images_of_one_box():
@@ -100,10 +108,10 @@ def test_accuracy_over_images_of_one_box():
         scoremap = np.zeros((224, 224))
         scoremap[56:112, 56:112] = 1
         box = (100, 100, 200, 200) if right else (300, 300, 400, 400)
-        overlaps, _ = reference_overlaps(scoremap, [box], (400, 400), thresholds)
-        assert (overlaps[0] == 1.0) == right
-        largest.update(overlaps, None)
-    assert largest.max_box_acc().estimate.value == 50.0
+        ious, _ = reference_ious(scoremap, [box], (400, 400), thresholds)
+        assert (ious[0] == 1.0) == right
+        largest.update(ious, None)
+    assert largest.max_box_acc().value == 50.0
 
 
 def test_pixel_precision_of_a_perfect_and_a_constant_map():

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import csv
-import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +9,12 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from typer.testing import CliRunner
 
 import camtool
-from camtool.cli import app
 from camtool.evaluate.datasets import read_dataset
-from camtool.evaluate.run import EvaluationError, Extremes, Measured, Store, evaluate, settings_of
+from camtool.evaluate.datasets.masks import MaskFiles
+from camtool.evaluate.predictions import EvaluationError, MapSettings, MapStore, Prediction
+from camtool.evaluate.run import evaluate
 
 SIDE = 64
 
@@ -60,122 +60,107 @@ def model() -> camtool.CamModel:
     return camtool.load(Bright(), labels=["bright", "dark"], size=SIDE)
 
 
-def run(data: Path, model: camtool.CamModel | None, store: Store, **options: object):
+SETTINGS = MapSettings({"name": "net"}, "whole", SIDE, "float32", ("bright", "dark"), ())
+
+
+def run(data: Path, model: camtool.CamModel | None, folder: Path | None = None, **options: object):
     def load() -> camtool.CamModel:
         assert model is not None, "the network was asked for although all maps are kept"
         return model
 
     dataset = read_dataset(data, "csv")
-    return evaluate(dataset, ["bright", "dark"], (), store, load, **options)
+    return evaluate(dataset, SETTINGS, MapStore(folder, data), load, **options)
 
 
 def test_a_network_that_sees_the_object_localizes_it(data, model):
-    outcome = run(data, model, Store(None, data))
-    result = outcome.evaluation.result()
-    assert result["images"] == 12
-    assert outcome.top == [12, 12]
-    assert result["metrics"]["max_box_acc"]["network"]["value"] == 100
-    assert result["metrics"]["pointing"]["network"]["value"] == 100
-    centre = result["metrics"]["max_box_acc"]["centre_box"]["value"]
+    result = run(data, model)
+    assert result.localization.images == 12
+    assert (result.top1, result.top5) == (100, 100)
+    metrics = result.localization.metrics
+    assert metrics["max_box_acc"].network.value == 100
+    assert metrics["pointing"].network.value == 100
+    centre = metrics["max_box_acc"].centre_box.value
     assert centre < 100, "a constant box can't follow a square that moves"
+    assert (result.data_format, result.root) == ("csv", data)
 
 
 def test_bad_data_is_named_and_the_rest_is_measured(data, model):
-    problems = run(data, model, Store(None, data)).problems
+    problems = run(data, model).problems
     assert {Path(problem.path).name for problem in problems} == {"gone.png", "0.png"}
     assert any("missing" in problem.reason for problem in problems)
     assert any("outside" in problem.reason for problem in problems)
 
 
-def test_unknown_labels_are_named(data, model):
+def test_a_picture_that_can_not_be_read_is_named_and_the_rest_is_measured(data, model):
+    path = data / "bright" / "3.png"
+    path.write_bytes(path.read_bytes()[:100])
+    result = run(data, model)
+    assert result.localization.images == 11
+    assert [Path(p.path).name for p in result.problems].count("3.png") == 1
+
+
+def test_a_mask_that_can_not_be_read_is_named(data, model):
     dataset = read_dataset(data, "csv")
+    (data / "mask.png").write_bytes(b"no picture")
+    first, *others = dataset.records
+    broken = replace(first, mask=MaskFiles((data / "mask.png",)))
+    dataset = replace(dataset, records=[broken, *others])
+    result = evaluate(dataset, SETTINGS, MapStore(None, data), lambda: model)
+    assert result.localization.images == 11
+    assert "mask can't be used" in result.problems[-1].reason
+
+
+def test_unknown_labels_are_named(data, model):
+    settings = replace(SETTINGS, labels=("cat", "dog"))
     with pytest.raises(EvaluationError, match="bright"):
-        evaluate(dataset, ["cat", "dog"], (), Store(None, data), lambda: model)
+        evaluate(read_dataset(data, "csv"), settings, MapStore(None, data), lambda: model)
 
 
 def test_kept_maps_give_the_same_figures_without_the_network(data, model, tmp_path):
-    store = Store(tmp_path / "maps", data)
-    first = run(data, model, store)
-    again = run(data, None, store)
-    assert again.evaluation.result() == first.evaluation.result()
+    first = run(data, model, tmp_path / "maps")
+    again = run(data, None, tmp_path / "maps")
+    assert again.to_json() == first.to_json()
 
 
 def test_a_damaged_kept_map_is_computed_again(data, model, tmp_path):
-    store = Store(tmp_path / "maps", data)
-    first = run(data, model, store)
+    first = run(data, model, tmp_path / "maps")
     next((tmp_path / "maps" / "bright").glob("3.png*")).write_bytes(b"torn")
-    assert run(data, model, store).evaluation.result() == first.evaluation.result()
+    assert run(data, model, tmp_path / "maps").to_json() == first.to_json()
 
 
 def test_maps_made_otherwise_are_refused(data, model, tmp_path):
-    store = Store(tmp_path / "maps", data)
-    store.claim(settings_of(model, "float32"))
-    store.claim(settings_of(model, "float32"))
+    store, settings = MapStore(tmp_path / "maps", data), MapSettings.of(model)
+    assert store.settings() is None
+    store.claim(settings)
+    store.claim(settings)
+    assert store.settings() == settings
     with pytest.raises(EvaluationError, match="dtype"):
-        store.claim(settings_of(model, "bfloat16"))
+        store.claim(replace(settings, dtype="bfloat16"))
+    (tmp_path / "maps" / "maps.json").write_text("[]")
+    with pytest.raises(EvaluationError, match="damaged"):
+        store.settings()
 
 
 @pytest.mark.parametrize("mode", ["plain", "reference"])
 def test_modes_agree_on_a_clear_case(data, model, mode):
-    result = run(data, model, Store(None, data), mode=mode).evaluation.result()
-    assert result["metrics"]["max_box_acc"]["network"]["value"] > 90
+    metrics = run(data, model, mode=mode).localization.metrics
+    assert metrics["max_box_acc"].network.value > 90
 
 
-def test_measured_round_trip(data, model, tmp_path):
+def test_predictions_round_trip(data, model, tmp_path):
     explanation = model.explain(data / "bright" / "0.png", targets=["bright"])
-    measured = Measured.of(explanation)
+    prediction = Prediction.of(explanation)
     path = tmp_path / "one.npz"
-    path.write_bytes(measured.to_npz())
-    again = Measured.from_npz(path)
-    assert np.array_equal(again.map, measured.map)
-    assert (again.extent, again.size, again.rank) == (measured.extent, measured.size, 0)
+    path.write_bytes(prediction.to_npz())
+    again = Prediction.from_npz(path)
+    assert np.array_equal(again.map, prediction.map)
+    assert (again.extent, again.size, again.rank) == (prediction.extent, prediction.size, 0)
     assert again.probability == pytest.approx(float(explanation.probabilities[0]), rel=1e-5)
-    assert np.allclose(measured.heatmap(), explanation.heatmap(), atol=1e-5)
+    assert np.allclose(prediction.heatmap(), explanation.heatmap(), atol=1e-5)
 
 
-def test_extremes_keep_a_fixed_number():
-    extremes = Extremes(keep=3)
-    from camtool.evaluate.run import Case
-
-    measured = Measured(np.zeros((1, 1), np.float32), (0, 0, 1, 1), (1, 1), 1, 0, 0.5)
-    for n in range(10):
-        extremes.add(Case(None, measured, n / 10))
-    assert [case.overlap for case in extremes.best] == [0.9, 0.8, 0.7]
-    assert [case.overlap for case in extremes.worst] == [0.0, 0.1, 0.2]
-    assert len(extremes.wrong) == 3
-
-
-def test_the_command_writes_numbers_curves_and_cases(data, tmp_path):
-    torch.manual_seed(0)
-    labels = tmp_path / "labels.txt"
-    labels.write_text("bright\n" + "\n".join(f"other {n}" for n in range(999)))
-    out = tmp_path / "out"
-    arguments = ["evaluate", str(data), "--format", "csv", "-m", "squeezenet1_1", "-w", "random"]
-    arguments += ["--labels", str(labels), "--size", "64", "-o", str(out)]
-    done = CliRunner().invoke(app, arguments)
-    assert done.exit_code == 0, done.output
-    assert "MaxBoxAccV2" in done.output
-    assert "centre box" in done.output
-    metrics = json.loads((out / "metrics.json").read_text())
-    assert metrics["images"] == 12
-    assert len(metrics["problems"]) == 2
-    assert len(metrics["metrics"]["max_box_acc"]["network"]["curve"]) == len(metrics["thresholds"])
-    assert Image.open(out / "curves.png").size[0] > 300
-    assert "Worst boxes" in (out / "cases.html").read_text()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["--format", "nonsense"], "unknown format"),
-        (["--format", "coco"], ""),
-        (["--format", "csv", "--mode", "exact"], "plain or reference"),
-        (["--format", "csv", "--mode", "reference", "--fit", "crop"], "squash"),
-    ],
-)
-def test_wrong_usage_is_one_line_and_exit_code_2(data, arguments, said):
-    command = ["evaluate", str(data), "-m", "squeezenet1_1", "-w", "random", *arguments]
-    done = CliRunner().invoke(app, command)
-    assert done.exit_code == 2
-    assert said in done.stderr
-    assert "Traceback" not in done.output
+def test_highlights_are_of_the_pictures_that_were_measured(data, model):
+    result = run(data, model)
+    assert len(result.highlights.best) == 12
+    assert result.highlights.wrong == []
+    assert all(case.iou == 1 for case in result.highlights.best) or result.highlights.worst

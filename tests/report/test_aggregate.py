@@ -8,13 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from camtool.report.aggregate import GRID, ClassAggregator, Deviators, evidence, overlap
+from camtool.report.aggregate import GRID, ODD, ClassAggregator, evidence, overlap
 
+finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
 maps = hnp.arrays(
     np.float32,
     hnp.array_shapes(min_dims=2, max_dims=2, max_side=20),
-    elements=st.floats(-50, 50, width=32),
+    elements=st.floats(-50, 50, width=32) | finite,
 )
+positive = maps.filter(lambda heatmap: heatmap.max() > 0)
 
 
 def spot(row: int, column: int, side: int = 8) -> np.ndarray:
@@ -54,7 +56,7 @@ def test_evidence_is_a_share_of_the_positive_part(heatmap):
     assert grid.sum() == pytest.approx(1.0)
 
 
-@given(maps.filter(lambda m: m.max() > 0.01), st.floats(0.01, 100))
+@given(positive, st.floats(0.01, 100))
 def test_evidence_does_not_depend_on_the_scale_of_the_map(heatmap, factor):
     scaled = seen(heatmap.astype(np.float64) * factor).grid
     np.testing.assert_allclose(seen(heatmap).grid, scaled, atol=1e-9)
@@ -83,24 +85,30 @@ def test_border(row, column, border):
 
 
 @settings(max_examples=30)
-@given(st.lists(maps.filter(lambda m: m.max() > 0.01), min_size=2, max_size=6))
+@given(st.lists(positive, min_size=2, max_size=6))
 def test_agreement_is_the_mean_pairwise_cosine(heatmaps):
     grids = [seen(heatmap).grid.ravel() for heatmap in heatmaps]
     units = [grid / np.linalg.norm(grid) for grid in grids]
     expected = np.mean([a @ b for a, b in combinations(units, 2)])
-    summary = aggregate(heatmaps).summary(3)
-    assert summary.agreement == pytest.approx(expected, abs=1e-9)
-    np.testing.assert_allclose(summary.mean.ravel(), np.mean(grids, axis=0), atol=1e-12)
+    aggregator = aggregate(heatmaps)
+    assert aggregator.summary(3).agreement == pytest.approx(expected, abs=1e-9)
+    np.testing.assert_allclose(aggregator.mean(3).ravel(), np.mean(grids, axis=0), atol=1e-12)
 
 
 @settings(max_examples=30)
-@given(st.lists(maps.filter(lambda m: m.max() > 0.01), min_size=2, max_size=6))
+@given(st.lists(positive, min_size=2, max_size=6))
 def test_deviation_is_the_cosine_distance_to_the_other_pictures(heatmaps):
     aggregator = aggregate(heatmaps)
     first, *others = [seen(heatmap).grid.ravel() for heatmap in heatmaps]
     mean = np.mean(others, axis=0)
     expected = 1 - first @ mean / np.linalg.norm(first) / np.linalg.norm(mean)
     assert aggregator.deviation(3, seen(heatmaps[0])) == pytest.approx(expected, abs=1e-9)
+
+
+@given(positive, positive)
+def test_two_pictures_deviate_equally_from_each_other(first, second):
+    aggregator = aggregate([first, second])
+    assert aggregator.deviation(3, seen(first)) == aggregator.deviation(3, seen(second))
 
 
 def test_evidence_spread_evenly_fills_the_picture():
@@ -112,7 +120,7 @@ def test_one_place_is_a_small_area_in_full_agreement():
     assert summary.area == pytest.approx(1 / 64)
     assert summary.agreement == pytest.approx(1.0)
     assert summary.border == 1.0
-    assert summary.border_chance == pytest.approx(28 / 64)
+    assert summary.chance == pytest.approx(28 / 64)
 
 
 def test_a_single_picture_has_no_agreement_and_no_deviation():
@@ -126,7 +134,7 @@ def test_pictures_without_evidence_are_counted_and_left_out():
     aggregator = aggregate([silent, spot(2, 2), silent])
     summary = aggregator.summary(3)
     assert (summary.pictures, summary.silent) == (3, 2)
-    assert summary.mean.sum() == pytest.approx(1.0)
+    assert aggregator.mean(3).sum() == pytest.approx(1.0)
     assert aggregator.deviation(3, seen(silent)) is None
     assert aggregate([silent]).summary(3).area == 0.0
 
@@ -136,10 +144,12 @@ def test_an_unknown_class_is_an_error():
         ClassAggregator().summary(1)
 
 
-@given(st.lists(st.sampled_from([0.0, 0.25, 0.5, 1.0]), max_size=30), st.integers(1, 8))
-def test_deviators_keep_the_largest(values, keep):
-    deviators = Deviators(keep)
-    for picture, value in enumerate(values):
-        deviators.add(0, picture, value)
-    order = sorted(enumerate(values), key=lambda pair: (-pair[1], pair[0]))
-    assert deviators.top(0) == order[:keep]
+@settings(max_examples=30)
+@given(st.lists(st.sampled_from([spot(0, 0), spot(0, 1), spot(4, 4), -spot(1, 1)]), max_size=30))
+def test_the_odd_pictures_are_those_that_deviate_most(heatmaps):
+    aggregator = aggregate([spot(0, 0), *heatmaps])
+    found = [(i, aggregator.deviation(3, seen(heatmap))) for i, heatmap in enumerate(heatmaps)]
+    order = sorted((pair for pair in found if pair[1] is not None), key=lambda pair: -pair[1])
+    for i, heatmap in enumerate(heatmaps):
+        aggregator.compare(3, i, seen(heatmap))
+    assert aggregator.summary(3).odd == order[:ODD]

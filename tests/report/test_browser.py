@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
+from itertools import combinations
 
 import cv2
 import numpy as np
 import pytest
 
 from camtool.report import write_report
+from camtool.report.schema import KINDS
 
-pytest.importorskip("selenium", reason="the browser tests need selenium")
+if not os.environ.get("CI"):
+    pytest.importorskip("selenium", reason="the browser tests need selenium")
 
 from selenium import webdriver
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
+
+pytestmark = pytest.mark.browser
 
 HOSTILE = [
     "quotes\"and'`.png",
@@ -34,12 +40,30 @@ FLAGS = (
 )
 
 
+# Notes which fields of each record are read; a kind of record is known by its fields.
+WATCH = """
+const fromEntries = Object.fromEntries;
+window.reads = {};
+Object.fromEntries = (entries) => {
+  const record = fromEntries(entries), fields = Object.keys(record);
+  const reads = window.reads[fields] ??= [];
+  const get = (target, name) => {
+    if (fields.includes(name) || !(name in target)) reads.push(String(name));
+    return target[name];
+  };
+  return new Proxy(record, { get });
+};
+"""
+
+
 def _program(*names):
+    """Path of a program; where tests run for the record its absence is a failure, no skip."""
+    missing = pytest.fail if os.environ.get("CI") else pytest.skip
     found = next(filter(None, map(shutil.which, names)), None)
-    return found or pytest.skip(f"none of {', '.join(names)} is on the path")
+    return found or missing(f"none of {', '.join(names)} is on the path")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def browser(tmp_path_factory):
     options = webdriver.ChromeOptions()
     options.binary_location = _program("chromium", "chromium-browser", "google-chrome")
@@ -176,6 +200,12 @@ def test_filter_by_label(page):
     assert page.text("#count") == "47 pictures"
 
 
+def test_labels_to_choose_from(page):
+    names = page.texts("#label option")
+    assert names[:3] == ["All labels", "cat (30)", "dog (10)"]
+    assert len(names) == 1 + 2 + len(HOSTILE)
+
+
 def test_search(page):
     page.press("/", "DOGS/3")
     assert page.cards() == ["dogs/3.png"]
@@ -307,6 +337,23 @@ def test_pictures_with_hostile_names_are_found(page):
     page.press(Keys.ESCAPE)
 
 
+def test_every_field_is_read_and_no_other(browser, small):
+    script = browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": WATCH})
+    page = Page(browser, small)
+    browser.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", script)
+    for sort in Select(browser.find_element("id", "sort")).options:
+        page.choose("sort", sort.text)
+    page.press("/", "dogs/3")
+    page.click(".card")
+    page.click("#chips button:nth-child(2)")
+    page.press(Keys.ESCAPE, "/", Keys.ESCAPE)
+    for tab in ("classes", "failed", "run"):
+        page.click(f"#tab-{tab}")
+    reads = {tuple(kind.split(",")): set(names) for kind, names in page.js("reads").items()}
+    assert reads == {kind._fields: set(kind._fields) for kind in KINDS}
+    page.close()
+
+
 def test_dark_and_light(page):
     def ground():
         return page.js("getComputedStyle(document.body).backgroundColor")
@@ -338,15 +385,117 @@ def test_ten_thousand_pictures_scroll(browser, large):
     page.close()
 
 
-def test_a_touch_screen_has_no_sideways_scrolling(browser, small):
-    size = {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
+# Name and edges of what a finger aims at: the label of a checkbox, not the checkbox.
+TARGETS = """[...document.querySelectorAll(arguments[0])]
+    .flatMap((root) => [...root.querySelectorAll('button, select, label.check, a, input')])
+    .filter((node) => node.checkVisibility() && node.type !== 'checkbox')
+    .map((node) => {
+        const { left, top, right, bottom } = node.getBoundingClientRect();
+        return [node.id || node.textContent, left, top, right, bottom]; })"""
+
+
+@pytest.fixture(params=[320, 390, 768])
+def touch(request, browser, small):
+    """The page on a touch screen, with its width."""
+    size = {"width": request.param, "height": 740, "deviceScaleFactor": 2, "mobile": True}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": True})
     page = Page(browser, small)
-    for tab in ("pictures", "classes", "failed", "run"):
-        page.click(f"#tab-{tab}")
-        assert page.js("document.documentElement.scrollWidth") <= 390
+    yield page, request.param
+    browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": False})
     browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     page.close()
+
+
+def _open_tools(page):
+    if page.js("document.getElementById('more')?.checkVisibility()"):
+        page.click("#more")
+
+
+def _apart(first, second):
+    _, left, top, right, bottom = first
+    _, x0, y0, x1, y1 = second
+    return x0 >= right - 0.5 or x1 <= left + 0.5 or y0 >= bottom - 0.5 or y1 <= top + 0.5
+
+
+def _check_targets(page, selector, width):
+    found = page.js(TARGETS, selector)
+    for name, left, top, right, bottom in found:
+        assert min(right - left, bottom - top) >= 40 - 0.01, name
+        assert -0.01 <= left <= right <= width + 0.01, name
+    assert [(a[0], b[0]) for a, b in combinations(found, 2) if not _apart(a, b)] == []
+    return {name for name, *_ in found}
+
+
+def test_fingers_reach_every_tool(touch):
+    page, width = touch
+    _open_tools(page)
+    names = _check_targets(page, ".top, .tools", width)
+    assert names >= {"tab-run", "theme", "search", "label", "sort", "direction", "fade"}
+    assert {name.strip() for name in names} >= {"Against", "Boxes"}
+    page.click("#tab-classes")
+    assert "sort-classes" in _check_targets(page, ".top, .tools", width)
+    _check_targets(page, ".about", width)
+    assert page.js("document.querySelectorAll('.strip button').length") > 0
+    sizes = page.js(TARGETS, ".strip")
+    assert all(min(x1 - x0, y1 - y0) >= 40 for _, x0, y0, x1, y1 in sizes)
+
+
+def test_fingers_reach_everything_in_the_large_view(touch):
+    page, width = touch
+    _open_tools(page)
+    page.choose("label", "dog (10)")
+    page.click(".card")
+    assert {"close", "next", "viewer-fade"} <= _check_targets(page, "dialog", width)
+    page.click("#next")
+    page.click("#chips button:nth-child(2)")
+    assert page.text("#viewer-label") == "cat"
+    page.click("#close")
+    page.choose("label", f"<b>{HOSTILE[0]} (1)")
+    page.click(".card")
+    assert "Picture" in _check_targets(page, "dialog", width)
+    page.click("#close")
+
+
+def test_tools_are_wide_enough_to_read_and_to_aim(touch):
+    page, width = touch
+    _open_tools(page)
+    edges = {name: (left, right) for name, left, _, right, _ in page.js(TARGETS, ".tools")}
+    wanted = {"label": 100, "sort": 100, "search": 150, "fade": 100}
+    for name, least in wanted.items():
+        assert edges[name][1] - edges[name][0] >= least, name
+    legend = page.js("document.getElementById('legend').getBoundingClientRect().toJSON()")
+    assert page.js("document.getElementById('legend').checkVisibility()")
+    assert legend["width"] >= 40
+    assert 0 <= legend["left"] <= legend["right"] <= width
+
+
+def test_a_finger_moves_the_slider(touch):
+    page, _ = touch
+    for share in (0.25, 0.75):
+        box = page.js("document.getElementById('fade').getBoundingClientRect().toJSON()")
+        tap = {"x": box["left"] + share * box["width"], "y": box["top"] + box["height"] - 4}
+        page.browser.execute_cdp_cmd("Input.synthesizeTapGesture", tap)
+        page.wait(lambda share=share: abs(page.map_opacity() - share) < 0.1)
+
+
+@pytest.mark.parametrize("touch", [320, 390], indirect=True)
+def test_a_failure_can_be_read_on_a_phone(touch):
+    page, width = touch
+    page.click("#tab-failed")
+    path, reason = (
+        page.js(f"document.querySelector('.failure .{name}').getBoundingClientRect().toJSON()")
+        for name in ("path", "reason")
+    )
+    assert reason["top"] >= path["bottom"]
+    assert min(path["width"], reason["width"]) > width - 60
+
+
+def test_a_touch_screen_has_no_sideways_scrolling(touch):
+    page, width = touch
+    for tab in ("pictures", "classes", "failed", "run"):
+        page.click(f"#tab-{tab}")
+        assert page.js("document.documentElement.scrollWidth") <= width
 
 
 def test_an_empty_folder(browser, tmp_path):

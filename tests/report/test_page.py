@@ -12,12 +12,20 @@ import pytest
 from camtool.report import write_report
 
 
+def named(records, kind, values):
+    """A record with the names that the page itself gives for its kind."""
+    fields = zip(records[kind].items(), values, strict=True)
+    return {
+        name: [named(records, listed, value) for value in values] if listed else values
+        for (name, listed), values in fields
+    }
+
+
 def read(page):
     """Data of a page, found as a browser finds it: up to the first end tag."""
     text = page.read_text("utf-8")
-    return json.loads(
-        re.search(r'<script type="application/json" id="data">(.*?)</script', text, re.S)[1]
-    )
+    data = re.search(r'<script type="application/json" id="data">(.*?)</script', text, re.S)[1]
+    return named(json.loads(data)["records"], "Page", json.loads(data)["page"])
 
 
 def test_page_holds_what_the_rows_say(tmp_path, row):
@@ -25,14 +33,19 @@ def test_page_holds_what_the_rows_say(tmp_path, row):
     page = write_report(tmp_path, [*rows, row("b.png")], {"Source": "p"}, [("c.png", "truncated")])
     data = read(page)
     assert page == tmp_path / "report.html"
-    assert data["meta"] == [["Source", "p"]]
-    assert data["failed"] == [["c.png", "truncated"]]
-    assert data["labels"] == [[0, "cat"], [5, "dog"]]
-    (first, *_, classes), (second, *_) = data["pictures"]
-    assert (first, second) == ("a.png", "b.png")
-    assert classes[0][2:8] == [0.9, 7.5, 28.0, 0.8, 2.0, [90, 60, 210, 140]]
-    assert classes[1][5] is None
-    assert classes[1][7] is None
+    assert data["meta"] == {"Source": "p"}
+    assert data["failed"] == [{"path": "c.png", "reason": "truncated"}]
+    assert data["labels"] == [{"number": 0, "label": "cat"}, {"number": 5, "label": "dog"}]
+    assert [picture["path"] for picture in data["pictures"]] == ["a.png", "b.png"]
+    first, second = data["pictures"][0]["classes"]
+    numbers = ("probability", "logit", "peak", "share", "entropy", "box", "region")
+    assert [first[name] for name in numbers] == [
+        *(0.9, 7.5, 28.0, 0.8, 2.0),
+        [90, 60, 210, 140],
+        [0, 0, 300, 200],
+    ]
+    assert (second["position"], second["rank"]) == (1, 1)
+    assert second["share"] is second["box"] is None
 
 
 def test_a_picture_listed_twice_is_two_pictures(tmp_path, row):
@@ -43,7 +56,7 @@ def test_a_picture_listed_twice_is_two_pictures(tmp_path, row):
 def test_only_the_predicted_class_counts(tmp_path, row):
     rows = [row("a.png"), row("a.png", label="dog", index=5, rank=1)]
     classes = read(write_report(tmp_path, rows, {}))["classes"]
-    assert [(key, pictures) for key, pictures, *_ in classes] == [(0, 1), (-1, 1)]
+    assert [(row["position"], row["pictures"]) for row in classes] == [(0, 1), (-1, 1)]
 
 
 def test_an_empty_folder_has_a_page(tmp_path):
@@ -73,7 +86,7 @@ def test_hostile_text_can_not_leave_the_data(tmp_path, row):
     rows = [row(hostile, label=hostile, picture=hostile, overlay=hostile, target=hostile)]
     page = write_report(tmp_path, rows, {hostile: hostile}, [(hostile, hostile)])
     assert page.read_text("utf-8").lower().count("</script") == 2
-    assert read(page)["pictures"][0][0].startswith("</script>")
+    assert read(page)["pictures"][0]["path"].startswith("</script>")
 
 
 def test_a_large_folder_is_thinned_but_counted(tmp_path, row, spot):
@@ -82,9 +95,9 @@ def test_a_large_folder_is_thinned_but_counted(tmp_path, row, spot):
     data = read(write_report(tmp_path, rows, {}, limit=10))
     assert data["total"] == 100
     assert 10 <= len(data["pictures"]) <= 10 + 24
-    (_, pictures, *_, deviators) = data["classes"][0]
-    assert pictures == 100
-    assert data["pictures"][deviators[0][0]][0] == f"{odd}.png"
+    row = data["classes"][0]
+    assert row["pictures"] == 100
+    assert data["pictures"][row["odd"][0]["place"]]["path"] == f"{odd}.png"
 
 
 def test_nothing_is_left_when_the_rows_break(tmp_path, row):

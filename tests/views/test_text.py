@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -102,3 +104,20 @@ def test_numbers(value, written):
 )
 def test_probabilities(probability, written):
     assert text.percent(probability) == written
+
+
+names = st.binary(min_size=1, max_size=30).map(os.fsdecode)
+
+
+@given(names | st.text(st.characters(categories=["Cs", "Cc", "Cf", "L"])))
+def test_displayed_text_is_printable(name):
+    assert text.display_text(name).isprintable()
+
+
+@given(st.text(st.characters(categories=["L", "N", "P"])))
+def test_printable_text_is_displayed_as_it_is(shown):
+    assert text.display_text(shown) == shown
+
+
+def test_line_breaks_bytes_and_direction_marks_are_shown():
+    assert text.display_text("a\nb\udcff\u202egpj.exe") == "a\\nb\\xff\\u202egpj.exe"

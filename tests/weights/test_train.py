@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import cv2
@@ -15,13 +15,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
+from typer.testing import CliRunner
 
 import common
-import evaluation
+import measure
 import muon
 import release
 import tinyimagenet
 import train
+from camtool.cli import app
+from camtool.evaluate.datasets import read_dataset
+from camtool.networks import load_network
 
 ROOT = Path(__file__).parents[2]
 CLASSES = 6
@@ -207,45 +212,19 @@ def test_muon_keeps_the_norm_and_takes_steps_of_the_rate() -> None:
         assert weight.detach().norm() == pytest.approx(8**0.5, rel=0.02)
 
 
-box = st.tuples(*[st.integers(0, 19)] * 2, *[st.integers(1, 20)] * 2).map(
-    lambda b: [b[0], b[1], min(20, b[0] + b[2]), min(20, b[1] + b[3])]
-)
-
-
-@given(a=box, b=box)
-def test_iou_counts_pixels(a: list[int], b: list[int]) -> None:
-    masks = np.zeros((2, 20, 20), bool)
-    for mask, (x0, y0, x1, y1) in zip(masks, (a, b), strict=True):
-        mask[y0:y1, x0:x1] = True
-    expected = (masks[0] & masks[1]).sum() / (masks[0] | masks[1]).sum()
-    assert evaluation.iou(np.array([a]), np.array([b]))[0] == pytest.approx(expected)
-    np.testing.assert_array_equal(evaluation.largest_box(masks[0]), a)
-
-
-def test_largest_box_takes_the_component_with_most_pixels() -> None:
-    mask = np.zeros((20, 20), bool)
-    np.testing.assert_array_equal(evaluation.largest_box(mask), [0, 0, 0, 0])
-    mask[1, 0:9] = mask[10:14, 12:17] = True
-    np.testing.assert_array_equal(evaluation.largest_box(mask), [12, 10, 17, 14])
-
-
-def test_a_centred_box_finds_centred_objects() -> None:
-    assert evaluation.centre_baseline(np.array([[16, 16, 48, 48]] * 3), 64) == 1
-    assert evaluation.centre_baseline(np.array([[16, 16, 48, 48], [0, 0, 8, 8]]), 64) == 0.5
-
-
 def test_a_file_gives_back_the_rounded_network(recipe: train.Recipe, tmp_path: Path) -> None:
     model = train.gapnet(recipe.widths, recipe.blocks, CLASSES)
     model(torch.randn(8, 3, 64, 64))
     release.round_parameters(model)
     classes = ([f"n{i}" for i in range(CLASSES)], ["a, b"] * CLASSES)
-    description = release.metadata(asdict(recipe), classes, 96, (0.5, 0.75))
+    description = release.metadata(asdict(recipe), classes, 96)
     release.save(model, tmp_path / "net.safetensors", description)
-    again, read = release.load(tmp_path / "net.safetensors")
-    assert read == description
-    assert json.loads(read["preprocessing"])["size"] == 96
+    network = load_network(tmp_path / "net.safetensors")
+    assert (network.labels, network.synsets) == (("a, b",) * CLASSES, tuple(classes[0]))
+    assert network.preprocessing.size == 96
+    assert network.preprocessing.mean == tinyimagenet.MEAN
     for name, value in model.state_dict().items():
-        assert torch.equal(value, again.state_dict()[name]), name
+        assert torch.equal(value, network.module.state_dict()[name]), name
 
 
 def test_what_classes_have_in_common_changes_no_probability(recipe: train.Recipe) -> None:
@@ -297,9 +276,15 @@ def test_checkpoints_are_published_as_their_mean(
         + [str(tmp_path / name) for name in ("a.pt", "b.pt")]
     )
     root = tinyimagenet.find_root(data)
-    train.run(options, root, tinyimagenet.load_val(root))
-    model, _ = release.load(tmp_path / "gapnet-1.safetensors")
-    assert (model.features[0][0].weight == 2.0).all()
+    train.run(options, root)
+    path = tmp_path / "gapnet-1.safetensors"
+    network = load_network(path)
+    assert (network.module.features[0][0].weight == 2.0).all()
+    # The file says of itself what an evaluation finds.
+    found = measure.measure(network, read_dataset(root, "tiny-imagenet"))
+    with safe_open(path, "pt") as file:
+        said = [float(file.metadata()[key]) for key in ("top1", "top5")]
+    assert said == pytest.approx([found.top1 / 100, found.top5 / 100], abs=1e-4)
 
 
 def test_recalibrated_statistics_are_those_of_the_batches(recipe: train.Recipe) -> None:
@@ -316,14 +301,42 @@ def test_recalibrated_statistics_are_those_of_the_batches(recipe: train.Recipe) 
 
 def test_training_pictures_with_their_boxes(data: Path) -> None:
     pictures = common.boxed(tinyimagenet.find_root(data))
-    assert pictures.labels.tolist() == [0, 5]
-    for image, (x0, y0, x1, y1), label in zip(
-        pictures.images, pictures.boxes, pictures.labels, strict=True
-    ):
+    assert [record.label for record in pictures.records] == ["n00000000", "n00000005"]
+    for record in pictures.records:
+        ((x0, y0, x1, y1),) = (tuple(map(int, box)) for box in record.boxes)
         assert (x1 - x0, y1 - y0) == (30, 30)
-        blue_green_red = [255 * bool(label + 1 & bit) for bit in (1, 2, 4)]
-        colour = image[y0:y1, x0:x1].mean((0, 1))
+        blue_green_red = [255 * bool(int(record.label[1:]) + 1 & bit) for bit in (1, 2, 4)]
+        colour = tinyimagenet.read_rgb(record.path)[y0:y1, x0:x1].mean((0, 1))
         np.testing.assert_allclose(colour, blue_green_red[::-1], atol=20)
+
+
+def test_accuracy_while_training_is_that_of_the_logits(recipe: train.Recipe, data: Path) -> None:
+    torch.manual_seed(0)
+    model = train.gapnet(recipe.widths, recipe.blocks, CLASSES).eval()
+    split = tinyimagenet.load_val(tinyimagenet.find_root(data))
+    with torch.inference_mode():
+        logits = model(tinyimagenet.to_input(split.images)).numpy()
+    ranks = (logits > logits[np.arange(CLASSES), split.labels][:, None]).sum(1)
+    expected = (float((ranks < 1).mean()), float((ranks < 5).mean()))
+    assert train.accuracy(model, split, 64, batch=4) == expected
+
+
+def test_measures_are_those_of_the_command(data: Path, tmp_path: Path, tiny: Path) -> None:
+    root = tinyimagenet.find_root(data)
+    words = ["evaluate", str(root), "--format", "tiny-imagenet", "-m", str(tiny), "--json"]
+    labels = tmp_path / "labels.txt"
+    network = load_network(tiny)
+    dataset = read_dataset(root, "tiny-imagenet")
+    names = [record.label for record in dataset.records][: len(network.labels)]
+    labels.write_text("\n".join(names))
+    printed = CliRunner().invoke(app, [*words, "--labels", str(labels), "--device", "cpu"])
+    found = measure.measure(replace(network, labels=tuple(names)), dataset)
+    document = found.to_json()
+    assert json.loads(printed.stdout) == document
+    line = measure.line(found)
+    assert line.startswith(f"size 64: top-1 {found.top1:.2f} %, top-5 {found.top5:.2f} %; ")
+    best = document["metrics"]["max_box_acc"]["network"]
+    assert f"label given {best['value']:.2f} % (threshold {best['threshold']:.3f})" in line
 
 
 def test_a_folder_without_the_layout_is_refused(tmp_path: Path) -> None:

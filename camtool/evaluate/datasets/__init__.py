@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from camtool.evaluate import DataFormat
 from camtool.evaluate.datasets import coco, cub, folders, imagenet, pets, wsol
 from camtool.evaluate.datasets.masks import MaskFiles, load_mask
 from camtool.evaluate.datasets.records import (
@@ -34,7 +35,7 @@ __all__ = [
 
 Reader = Callable[[Path, Path | None, Findings], None]
 
-READERS: dict[str, Reader] = {
+READERS: dict[DataFormat, Reader] = {
     "csv": folders.read_csv,
     "imagenet": imagenet.read,
     "cub": cub.read,
@@ -45,7 +46,7 @@ READERS: dict[str, Reader] = {
 }
 
 
-def read_dataset(root: Path, kind: str, images: Path | None = None) -> Dataset:
+def read_dataset(root: Path, kind: DataFormat, images: Path | None = None) -> Dataset:
     """Read a data set.
 
     Args:
@@ -64,4 +65,4 @@ def read_dataset(root: Path, kind: str, images: Path | None = None) -> Dataset:
         raise ValueError(f"unknown format {kind!r}: use one of {', '.join(READERS)}")
     found = Findings()
     READERS[kind](root, images, found)
-    return found.dataset()
+    return Dataset(found.records, found.problems, kind, root)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,16 +35,13 @@ class MaskFiles(NamedTuple):
         return self.objects if self.ignore is None else (*self.objects, self.ignore)
 
 
-def load_mask(
-    files: MaskFiles, side: int | None = None, *, read: Callable[[Path], Mask] | None = None
-) -> Mask:
+def load_mask(files: MaskFiles, side: int | None = None) -> Mask:
     """Read a mask.
 
     Args:
         files: Its files.
         side: Resize each file to side x side, nearest neighbour, before they are put together
             (Choe et al. 2020 use 224); by default all take the size of the first.
-        read: Reads a file as [h, w], uint8; by default Pillow does.
 
     Returns:
         [h, w], uint8: 1 in the object, 0 outside, 255 where neither counts.
@@ -53,8 +49,7 @@ def load_mask(
     Raises:
         OSError: If a file can't be read as a picture.
     """
-    reader = read or read_grey
-    pictures = [reader(path) for path in files.objects]
+    pictures = [_read(path) for path in files.objects]
     height, width = (side, side) if side is not None else pictures[0].shape
     pictures = [_resize(picture, width, height) for picture in pictures]
     if files.trimap:
@@ -64,12 +59,12 @@ def load_mask(
     inside = np.any([picture > 0 for picture in pictures], axis=0)
     mask: Mask = np.asarray(inside, dtype=np.uint8)
     if files.ignore is not None:
-        ignored = _resize(reader(files.ignore), width, height) > 0
+        ignored = _resize(_read(files.ignore), width, height) > 0
         mask[ignored & ~inside] = IGNORED
     return mask
 
 
-def read_grey(path: Path) -> Mask:
+def _read(path: Path) -> Mask:
     """A grey or palette picture's own numbers, [h, w], uint8. Raises OSError."""
     with Image.open(path) as picture:
         plain = picture if picture.mode in ("L", "P") else picture.convert("L")

@@ -13,8 +13,9 @@ def read(root: Path, images: Path | None, found: Findings) -> None:
 
     A line of boxes is path,x0,y0,x1,y1; a line of masks is path,mask,ignore, where only a
     picture's first line has an ignored region. Pictures and masks are relative to `images`, by
-    default to the folder itself. `image_sizes.txt` (path,width,height) saves opening pictures.
-    Boxes are taken as they stand, as the published evaluation does.
+    default to the folder itself. `image_sizes.txt` (path,width,height) saves opening pictures;
+    `image_ids.txt` (path), where it is there, says which are evaluated, and in which order.
+    Boxes are taken as they stand, as the published evaluation does, which counts both ends.
     """
     folder = images or root
     boxes: dict[str, list[list[float]]] = {}
@@ -32,11 +33,17 @@ def read(root: Path, images: Path | None, found: Findings) -> None:
         boxes.setdefault(name, []).append([x0, y0, x1, y1])
     sizes = _sizes(root / "image_sizes.txt", found)
     labels = _labels(root / "class_labels.txt", found)
-    for name, label in labels.items():
+    for name in _listed(root / "image_ids.txt", [*labels, *boxes, *masks]):
+        if name not in labels:
+            found.problem(name, "it has no line in class_labels.txt")
+            continue
         mask = _mask(folder, masks.get(name, []))
-        found.add(folder / name, label, boxes.get(name, []), mask=mask, size=sizes.get(name))
-    for name in sorted((boxes.keys() | masks.keys()) - labels.keys()):
-        found.problem(name, "it has no line in class_labels.txt")
+        here, size = boxes.get(name, []), sizes.get(name)
+        found.add(folder / name, labels[name], here, mask=mask, size=size, closed=True)
+
+
+def _listed(path: Path, names: list[str]) -> list[str]:
+    return read_lines(path) if path.is_file() else list(dict.fromkeys(names))
 
 
 def _labels(path: Path, found: Findings) -> dict[str, int]:

@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from camtool.evaluate.datasets import READERS, Record, load_mask, match_labels, read_dataset
+from camtool.evaluate.datasets import (
+    READERS,
+    Dataset,
+    Problem,
+    Record,
+    load_mask,
+    match_labels,
+    read_dataset,
+)
 from camtool.evaluate.datasets.masks import MaskFiles
 
 VOC = """<annotation><object><name>{name}</name><bndbox><xmin>{0}</xmin><ymin>{1}</ymin>
@@ -257,6 +265,30 @@ def test_wsol_boxes(tmp_path):
     assert "val/z.jpg: it has no line in class_labels.txt" in text
 
 
+def test_wsol_boxes_of_no_width_are_kept_as_they_stand(tmp_path):
+    for name in "abc":
+        picture(tmp_path / f"{name}.jpg")
+    write(tmp_path / "class_labels.txt", "a.jpg,0", "b.jpg,1", "c.jpg,1")
+    write(tmp_path / "localization.txt", "a.jpg,5,6,5,9", "b.jpg,39,29,39,29", "c.jpg,5,5,4,9")
+    data = read_dataset(tmp_path, "wsol")
+    boxes = [record.boxes for record in data.records]
+    assert boxes == [((5, 6, 5, 9),), ((39, 29, 39, 29),)]
+    assert "c.jpg: box (5.0, 5.0, 4.0, 9.0) has no area" in reasons(data)
+
+
+def test_wsol_evaluates_the_listed_pictures_in_their_order(tmp_path):
+    for name in "abc":
+        picture(tmp_path / f"{name}.jpg")
+    write(tmp_path / "class_labels.txt", *(f"{name}.jpg,0" for name in "abc"))
+    write(tmp_path / "localization.txt", *(f"{name}.jpg,1,1,5,5" for name in "abc"))
+    write(tmp_path / "image_ids.txt", "c.jpg", "a.jpg", "d.jpg")
+    data = read_dataset(tmp_path, "wsol")
+    assert [record.path.name for record in data.records] == ["c.jpg", "a.jpg"]
+    assert [tuple(problem) for problem in data.problems] == [
+        ("d.jpg", "it has no line in class_labels.txt")
+    ]
+
+
 def test_wsol_masks(tmp_path):
     picture(tmp_path / "a.jpg")
     parts = np.zeros((3, 30, 40), np.uint8)
@@ -287,10 +319,22 @@ def test_labels_are_matched_by_synset_name_or_index():
     labels = ["tabby, tabby cat", "Egyptian cat", "great_pyrenees"]
     given = ["n02123045", "TABBY CAT", "egyptian_cat", 2, 3, -1, "dog", "Great Pyrenees"]
     records = [Record(Path(str(i)), name, (), None, (1, 1)) for i, name in enumerate(given)]
-    data = match_labels(records, labels, ["n02123045", "n02124075", "n02111500"])
+    before = Dataset(records, [Problem("x", "y")], "csv", Path("root"))
+    data = match_labels(before, labels, ["n02123045", "n02124075", "n02111500"])
     assert [r.label for r in data.records] == [0, 0, 1, 2, 2]
-    assert [p.path for p in data.problems] == ["4", "5", "6"]
-    assert data.problems[2].reason == "the network has no label 'dog'"
+    assert [p.path for p in data.problems] == ["x", "4", "5", "6"]
+    assert (data.format, data.root) == ("csv", Path("root"))
+    assert data.problems[3].reason == "the network has no label 'dog'"
+
+
+@pytest.mark.parametrize(
+    ("count", "kept"), [(1, [0]), (3, [0, 3, 6]), (10, [*range(10)]), (99, [*range(10)])]
+)
+def test_some_records_are_evenly_spaced(count, kept):
+    records = [Record(Path(str(n)), 0, (), None, (1, 1)) for n in range(10)]
+    some = Dataset(records, [], "csv").evenly(count)
+    assert [int(record.path.name) for record in some.records] == kept
+    assert some.format == "csv"
 
 
 def test_unknown_format_names_the_known_ones(tmp_path):

@@ -1,11 +1,11 @@
-"""Overlap of boxes: intersection over union."""
+"""Intersection over union of boxes."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+from camtool.evaluate.figures import Floats
 
 
 def box_iou(found: npt.ArrayLike, true: npt.ArrayLike, *, closed: bool = False) -> Floats:

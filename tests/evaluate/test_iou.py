@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from camtool.evaluate.overlap import box_iou
+from camtool.evaluate.iou import box_iou
 
 BOXES = st.tuples(
     st.integers(0, 20), st.integers(0, 20), st.integers(1, 20), st.integers(1, 20)
