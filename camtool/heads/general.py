@@ -103,7 +103,7 @@ class TailHead(Head):
                 # The network's own code may raise anything on shapes alone.
                 reason = (str(error).splitlines() or [type(error).__name__])[0]
                 continue
-            spread = (own.max() - own.min()).clamp_min(own.abs().max() * 1e-2)
+            spread = (own.max() - own.min()).clamp_min(own.abs().max() * 0.1)
             if bool(((again - own).abs() <= 1e-4 * spread).all()):
                 return head._proved(forward, own)
             reason = "what follows it gives another answer when it is run by itself"
@@ -119,23 +119,24 @@ class TailHead(Head):
             (gradient,) = torch.autograd.grad(logits.gather(1, top).sum(), maps)
         if not gradient.abs().sum() > 0:
             raise HeadError(f"the logits depend on no place of {self.features}")
-        found = self._best(forward, top)
+        bent = isinstance(forward.tail, Tail) and forward.tail.bent
+        found = self._best(forward, top, bent)
         error = _relative(found.missing, own, found.maps)
         kind = self._kind(gradient, forward, own, found)
         channels = forward.features.shape[1]
         return replace(self, kind=kind, channels=channels, max_error=error, steps=found.steps)
 
-    def _best(self, forward: Forward, classes: Tensor) -> Integral:
+    def _best(self, forward: Forward, classes: Tensor, bent: bool) -> Integral:
         """The integral of the fewest steps that is exact, or else of those that suffice."""
         tail, maps = forward.tail, forward.features
-        for steps in (Steps("gauss", 1), Steps("secant", INTERVALS)):
-            found = integrate(tail, maps, classes, 0.0, steps.number, steps, go_on=False)
-            if _relative(found.missing, forward.logits, found.maps) <= TOLERANCE:
-                return found
+        first = Steps("secant", INTERVALS) if bent else ONE_STEP
+        found = integrate(tail, maps, classes, 0.0, first.number, first, go_on=False)
+        if self.exact_at(found, forward.logits):
+            return found
         return integrate(tail, maps, classes, SUFFICIENT, STEPS, Steps("gauss", 2))
 
     def _kind(self, gradient: Tensor, forward: Forward, own: Tensor, found: Integral) -> str:
-        if found.steps == Steps("gauss", 1) and self.exact_at(found, own):
+        if found.steps == ONE_STEP and self.exact_at(found, own):
             return "affine" if self._is_affine(forward, own) else "norm"
         if self.cut is not None and self.cut.layout == "tokens":
             return "tokens"

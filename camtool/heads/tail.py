@@ -32,6 +32,7 @@ class Tail:
         others: What it had at the cut's other places.
         inputs: Shape of its input.
         whole: Its input itself where the part before the cut can't be run on shapes alone.
+        bent: Whether the last run came by an elementwise function that is not linear.
     """
 
     module: nn.Module
@@ -40,6 +41,7 @@ class Tail:
     others: dict[Place, Tensor]
     inputs: torch.Size
     whole: Tensor | None = None
+    bent: bool = field(default=False, init=False)
 
     @property
     def features(self) -> Tensor:
@@ -63,9 +65,10 @@ class Tail:
         for place, tensor in self.others.items():
             given[place] = tensor.repeat(times, *[1] * (tensor.ndim - 1))
         inputs = self._inputs(times)
-        mode = _Grafting(given, len(self.tensor) if frozen else 0, secant)
+        mode = _Grafting(given, len(self.tensor), len(maps), frozen, secant)
         with mode:
             output = self.module(inputs)
+        self.bent = mode.bent
         if mode.missing:
             raise HeadError(f"the network did not come by its cut again ({self.cut.place})")
         logits = logits_of(output)
@@ -86,14 +89,19 @@ class _Grafting(Counting):
 
     Attributes:
         given: Tensors by place.
-        real: With statistics frozen, the number of pictures whose real maps come last; else 0.
+        real: Number of pictures, whose real maps come last.
+        versions: Number of all their versions.
+        frozen: Whether statistics are held at those of the real maps.
         secant: Whether gradients of elementwise functions are slopes of secants.
     """
 
     given: dict[Place, Tensor]
     real: int
+    versions: int
+    frozen: bool
     secant: bool
     missing: int = 0
+    bent: bool = False
     _by_call: dict[tuple[str, int], Place] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -110,14 +118,24 @@ class _Grafting(Counting):
         if any(tensor.device.type == "meta" for tensor in tensors_of((args, kwargs))):
             args, kwargs = tree_map(_to_meta, args), tree_map(_to_meta, kwargs)
             output = func(*args, **kwargs)
-        elif self.real and not self.missing and here.function in _STATISTICS:
+        elif self._follows(args) and here.function in _STATISTICS and self.frozen:
             output = _STATISTICS[here.function](self.real, func, args, kwargs)
-        elif self.secant and not self.missing and _is_elementwise(here.function, args, kwargs):
-            output = _secant(self.real, func, args, kwargs)
+        elif self._follows(args) and here.function.strip("_") in _ELEMENTWISE:
+            self.bent = True
+            output = (
+                _secant(self.real, func, args, kwargs) if self.secant else func(*args, **kwargs)
+            )
         else:
             output = func(*args, **kwargs)
         place = self._by_call.get((here.function, here.number))
         return output if place is None else self._graft(place, output)
+
+    def _follows(self, args: tuple[Any, ...]) -> bool:
+        """Whether a call's first argument comes from the cut: it wants gradients, all versions."""
+        if self.missing or not args or not isinstance(args[0], Tensor):
+            return False
+        x = args[0]
+        return x.requires_grad and not x.is_leaf and x.ndim > 0 and len(x) == self.versions
 
     def _graft(self, place: Place, output: Any) -> Any:
         self.missing -= 1
@@ -225,17 +243,13 @@ _ELEMENTWISE = frozenset(
         *("relu", "relu6", "hardtanh", "leaky_relu", "elu", "celu", "selu", "silu", "gelu"),
         *("hardswish", "hardsigmoid", "mish", "sigmoid", "tanh", "softplus", "logsigmoid"),
         *("softsign", "exp", "log", "log1p", "expm1", "clamp", "clamp_min", "clamp_max"),
-        *("square", "abs", "pow", "__pow__"),
+        *("square", "abs", "pow"),
     }
 )
 
 
-def _is_elementwise(function: str, args: Sequence[Any], kwargs: dict[str, Any]) -> bool:
-    """Whether a call is an elementwise function of one tensor that wants gradients."""
-    if function.rstrip("_") not in _ELEMENTWISE and function not in _ELEMENTWISE:
-        return False
-    tensors = [each for each in tensors_of((args, kwargs)) if each.requires_grad]
-    return len(tensors) == 1 and bool(args) and tensors[0] is args[0]
+def _plain(func: Any) -> Callable[[Any, Any], Any]:
+    return lambda args, kwargs: func(*args, **kwargs)
 
 
 def _secant(real: int, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor:
