@@ -57,7 +57,8 @@ def gradcam(features: Tensor, gradient: Tensor) -> Tensor:
 def gradcam_plus_plus(features: Tensor, gradient: Tensor) -> Tensor:
     """sum_k (sum_xy alpha_k relu(G_k)) F_k (Chattopadhay et al. 2018, eq. 5 and 19)."""
     square, total = gradient.square(), features.sum((3, 4), keepdim=True)
-    alpha = square / (2 * square + total * square * gradient + _TINY)
+    below = 2 * square + total * square * gradient
+    alpha = torch.where(below == 0, 0.0, square / torch.where(below == 0, 1.0, below))
     weight = (alpha * gradient.relu()).sum((3, 4), keepdim=True)
     return (weight * features).sum(2)
 
