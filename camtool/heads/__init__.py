@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from camtool.heads.find import KINDS, evaluating, features_of, find_head, probe_input
+from camtool.heads.find import KINDS, evaluating, features_of, find_head, heads_at, probe_input
 from camtool.heads.general import TailHead, forwards_of
 from camtool.heads.head import TOLERANCE, Forward, Head, PooledHead, Seen, pooled_facts
 from camtool.heads.path import integrate
@@ -20,6 +20,7 @@ __all__ = [
     "features_of",
     "find_head",
     "forwards_of",
+    "heads_at",
     "integrate",
     "pooled_facts",
     "probe_input",

@@ -43,6 +43,7 @@ class Cut:
         prefix: Tokens before the first that belongs to a place.
         grid: (h, w) on the input that it was found with.
         size: (height, width) of that input.
+        channels: Number of maps.
         name: The module that it comes from, for people.
         others: Places of what else later calls need.
         names: Every module whose output it is.
@@ -53,6 +54,7 @@ class Cut:
     prefix: int
     grid: tuple[int, int]
     size: tuple[int, int]
+    channels: int = 0
     name: str = ""
     others: tuple[Place, ...] = ()
     names: tuple[str, ...] = ()
@@ -245,7 +247,9 @@ def _spatial(nodes: list[Node], size: tuple[int, int]) -> Iterator[tuple[Node, C
             grids.remove(grid)
         grids.append(grid)
         name = node.names[-1] if node.names else ""
-        yield node, Cut(node.place, layout, prefix, grid, size, name, names=tuple(node.names))
+        axis = {"maps": 1, "last": 3, "flat": 1, "tokens": 2}[layout]
+        cut = Cut(node.place, layout, prefix, grid, size, node.shape[axis], name)
+        yield node, replace(cut, names=tuple(node.names))
 
 
 def _layout(

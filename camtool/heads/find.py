@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -23,9 +23,7 @@ KINDS: list[type[Head]] = [MapsHead, LinearHead, TailHead]
 _HALF = {torch.float16, torch.bfloat16}
 
 
-def find_head(
-    module: nn.Module, size: int = 224, channels: int = 3, layer: str | None = None
-) -> Head:
+def find_head(module: nn.Module, size: int = 224, channels: int = 3) -> Head:
     """Find the head of a network by running it once on a random input, and measure its error.
 
     The module is not changed: mode, hooks, gradients and device are as before. One in half
@@ -35,21 +33,40 @@ def find_head(
         module: The network, on any device.
         size: Side of the square random input, in pixels.
         channels: Of that input.
-        layer: The module whose output is taken for the feature maps; None for the last that says
-            where.
 
     Returns:
         The head with its measured error.
 
     Raises:
-        HeadError: There is no head from which class maps follow, or the network can't run on
+        HeadError: No feature map says where the logits come from, or the network can't run on
             such an input; says what was found.
     """
+    with watched(module, size, channels) as seen:
+        return _found(seen)
+
+
+def heads_at(
+    module: nn.Module, layers: Sequence[str], size: int = 224, channels: int = 3
+) -> list[TailHead]:
+    """The heads behind the outputs of modules by name; of the last stages where none is named.
+
+    Raises:
+        HeadError: There is no such module, its output has no places, or the logits do not come
+            from it.
+    """
+    with watched(module, size, channels) as seen:
+        if layers:
+            return [TailHead.at_layer(seen, layer) for layer in layers]
+        return TailHead.at_stages(seen)
+
+
+@contextmanager
+def watched(module: nn.Module, size: int, channels: int = 3) -> Iterator[Seen]:
+    """A network that ran once on a random input, in evaluation mode while the context lasts."""
     if any(parameter.dtype in _HALF for parameter in module.parameters()):
         module = copy.deepcopy(module).float()
     with evaluating(module):
-        seen = _watched(module, probe_input(module, size, channels))
-        return _found(seen) if layer is None else TailHead.at_layer(seen, layer)
+        yield _watched(module, probe_input(module, size, channels))
 
 
 def _found(seen: Seen) -> Head:

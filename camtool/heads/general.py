@@ -77,6 +77,22 @@ class TailHead(Head):
         raise HeadError(f"the output of {layer} has no places, or the logits do not come from it")
 
     @classmethod
+    def at_stages(cls, seen: Seen, count: int = 3) -> list[TailHead]:
+        """The heads behind the ends of the last stages: the last cuts of different shapes.
+
+        A last convolution that only widens the maps before they are pooled is no stage.
+        """
+        ends: list[Cut] = []
+        for cut in candidates(_nodes(seen), seen.input):
+            if cut.others or not cut.name:
+                continue
+            if all((cut.grid, cut.channels) != (each.grid, each.channels) for each in ends):
+                ends.append(cut)
+        if len(ends) > 1 and ends[0].grid == ends[1].grid and ends[0].channels > ends[1].channels:
+            ends = ends[1:]
+        return [cls.at(cut, seen) for cut in ends[:count]]
+
+    @classmethod
     def at(cls, cut: Cut, seen: Seen) -> TailHead:
         """The head behind a cut, proved to be one.
 
@@ -86,7 +102,7 @@ class TailHead(Head):
         found = cls(
             features=cut.name or f"{cut.place.function} {cut.place.number}",
             pool=cut.place.function,
-            channels=0,
+            channels=cut.channels,
             classes=seen.logits.shape[1],
             shape=cut.grid,
             input=seen.input,
@@ -123,8 +139,7 @@ class TailHead(Head):
         found = self._best(forward, top, bent)
         error = _relative(found.missing, own, found.maps)
         kind = self._kind(gradient, forward, own, found)
-        channels = forward.features.shape[1]
-        return replace(self, kind=kind, channels=channels, max_error=error, steps=found.steps)
+        return replace(self, kind=kind, max_error=error, steps=found.steps)
 
     def _best(self, forward: Forward, classes: Tensor, bent: bool) -> Integral:
         """The integral of the fewest steps that is exact, or else of those that suffice."""

@@ -25,7 +25,7 @@ from torch import Tensor
 
 QuadratureRule: TypeAlias = Literal["secant", "gauss"]
 
-MOST_AT_ONCE = 256
+MOST_AT_ONCE = 64
 """Versions of pictures that go through a tail in one batch."""
 
 

@@ -7,9 +7,12 @@ from camtool.heads import Head
 from camtool.methods import gradient, perturbation
 from camtool.methods.cam import cam, class_activation_map
 from camtool.methods.integrated import integrated
+from camtool.methods.merge import merged
 from camtool.methods.method import Maps, Method, Settings
 
 AUTO = "auto"
+STAGES = "stages"
+"""The mean of the integrated maps at the ends of the last stages: finer, and as complete."""
 
 METHODS: dict[str, Method] = {
     "cam": cam,
@@ -25,6 +28,7 @@ METHODS: dict[str, Method] = {
     "scorecam": perturbation.scorecam,
     "reciprocam": perturbation.reciprocam,
     "finercam": gradient.finercam,
+    STAGES: integrated,
 }
 """Methods by the names that `--method` takes."""
 
@@ -50,9 +54,11 @@ def find_method(name: str, head: Head) -> tuple[str, Method]:
 __all__ = [
     "AUTO",
     "METHODS",
+    "STAGES",
     "Maps",
     "Method",
     "Settings",
     "class_activation_map",
     "find_method",
+    "merged",
 ]

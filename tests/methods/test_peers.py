@@ -39,7 +39,11 @@ class Small(nn.Module):
             nn.Sequential(nn.Flatten(), nn.Linear(12 * 8 * 8, 10), nn.Tanh(), nn.Linear(10, 5))
             if positional
             else nn.Sequential(
-                nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 10), nn.ReLU(), nn.Linear(10, 5)
+                nn.AdaptiveAvgPool2d(1),
+                nn.Flatten(),
+                nn.Linear(12, 10),
+                nn.ReLU(),
+                nn.Linear(10, 5),
             )
         )
 
@@ -48,7 +52,7 @@ class Small(nn.Module):
 
 
 def scaled(maps: Tensor) -> np.ndarray:
-    """As pytorch-grad-cam does it: cut off below zero, min-max, resized by OpenCV, min-max again."""
+    """As pytorch-grad-cam does it: cut off below zero, min-max, OpenCV's resize, min-max."""
     from pytorch_grad_cam.utils.image import scale_cam_image
 
     return scale_cam_image(scale_cam_image(np.maximum(maps.numpy(), 0), (SIZE, SIZE)))
