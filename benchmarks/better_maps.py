@@ -214,6 +214,7 @@ def mean_map(model: CamModel, prepared: Sequence[Prepared]) -> torch.Tensor:
     """Mean [N, h, w] of the maps of all classes."""
     with torch.inference_mode():
         forward = model.forward(model.inputs(prepared))
+        assert forward.linear is not None
         weight, _ = forward.linear(torch.arange(model.head.classes).expand(len(prepared), -1))
         return class_activation_map(forward.features, weight.mean(-2, keepdim=True))[:, 0]
 

@@ -51,6 +51,7 @@ class Explanation:
         model: Name of the network.
         method: Name of the method that made the maps.
         layer: Where in the network they were made.
+        steps: Points or intervals of an integration; 1 where nothing was integrated.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Explanation:
     model: str
     method: str
     layer: str
+    steps: int = 1
 
     def __repr__(self) -> str:
         found = ", ".join(

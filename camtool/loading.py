@@ -28,6 +28,8 @@ def load(
     method: str = "auto",
     exact: Exactness = "measure",
     activation: Activation = "auto",
+    layer: str | None = None,
+    steps: int | None = None,
 ) -> CamModel:
     """Load a network and find the head that its class activation maps come from.
 
@@ -44,11 +46,16 @@ def load(
             "squash": square, aspect lost.
         size: Side of the input in pixels; None for that of the weights.
         preprocessing: What the network expects of its input; None for what is known of it.
-        method: What makes the maps; "auto" takes the class activation map.
+        method: What makes the maps; "auto" takes the class activation map where one linear layer
+            follows the pooling, else the integrated map. See `camtool.methods.METHODS`.
         exact: "measure": every explanation says how far its maps are from adding up; "require":
             refuse a network whose maps do not.
         activation: What makes probabilities of the logits; "auto" is sigmoid for a single logit,
             else softmax. "none" gives no probabilities.
+        layer: The module whose output the maps are made of; None for the last feature maps from
+            which the logits come.
+        steps: Of an integration at the most, for maps that miss no more than 1e-5 of the logits'
+            spread; None for at most 32 that miss no more than 1e-3.
 
     Raises:
         ModelError: The network can't be had, or is not what was asked.
@@ -65,4 +72,6 @@ def load(
         method=method,
         exact=exact,
         activation=activation,
+        layer=layer,
+        steps=steps,
     )

@@ -16,9 +16,19 @@ from camtool.choices import Activation, Exactness, Fit
 from camtool.device import Held, pick_device, pick_dtype, true_float32
 from camtool.errors import HeadError, ModelError
 from camtool.explanation import Explanation
-from camtool.heads import TOLERANCE, Forward, Head, evaluating, find_head, probe_input, run
+from camtool.heads import (
+    TOLERANCE,
+    Forward,
+    Head,
+    TailHead,
+    evaluating,
+    find_head,
+    forwards_of,
+    heads_at,
+    probe_input,
+)
 from camtool.images import FITS, MAX_PIXELS, display_name, prepare, read_image
-from camtool.methods import find_method
+from camtool.methods import STAGES, Settings, find_method, merged
 from camtool.networks import Network, Preprocessing, labels_for
 from camtool.prepared import Prepared, from_tensor, same_shape
 from camtool.targets import Choice, Target, Targets, choices_of, for_each, pairs_of
@@ -45,7 +55,7 @@ class CamModel:
 
     Attributes:
         network: The network and what is known of it.
-        head: How its logits come from its feature maps, with its measured error.
+        heads: How its logits come from feature maps, with measured errors; one for each cut.
         method: Name of the method that makes the maps.
         activation: What makes probabilities of the logits: softmax, sigmoid or none.
         labels: One for each class.
@@ -68,6 +78,8 @@ class CamModel:
         method: str = "auto",
         exact: Exactness = "measure",
         activation: Activation = "auto",
+        layer: str | None = None,
+        steps: int | None = None,
     ) -> None:
         if fit not in FITS:
             raise ValueError(f"fit must be one of {', '.join(FITS)}, not {fit!r}")
@@ -80,9 +92,16 @@ class CamModel:
         self.preprocessing = spec if size is None else spec.at(size)
         self._given = network.weights == "as given"
         self.device, self._module = self._place(device)
-        self.method, self._method = find_method(method)
-        self.head: Head = find_head(self._module, self.preprocessing.size)
-        _check_exactness(self.head, exact)
+        size = self.preprocessing.size
+        if layer is None and method != STAGES:
+            self.heads: list[Head] = [find_head(self._module, size)]
+        else:
+            names = [] if layer is None else [name.strip() for name in layer.split(",")]
+            self.heads = [*heads_at(self._module, names, size)]
+        self.method, self._method = find_method(method, self.head)
+        self._settings = Settings() if steps is None else Settings(TOLERANCE, steps)
+        for head in self.heads:
+            _check_exactness(head, exact)
         self.activation = _activation(activation, self.head.classes)
         self.labels = labels_for(network, labels, self.head.classes)
         self._body = self._cast()
@@ -110,6 +129,16 @@ class CamModel:
             # Body and head both stay as they were at this moment, never one of them alone.
             self._module = copy.deepcopy(self._module)
         return copy.deepcopy(self._module).to(self.dtype)
+
+    @property
+    def head(self) -> Head:
+        """Where the maps come from; the first of several."""
+        return self.heads[0]
+
+    @property
+    def layer(self) -> str:
+        """Names of what gives the feature maps, with commas."""
+        return ",".join(head.features for head in self.heads)
 
     @property
     def fused(self) -> bool:
@@ -198,7 +227,11 @@ class CamModel:
             yield
 
     def forward(self, inputs: Tensor) -> Forward:
-        """One forward pass: the pooled feature maps, the logits, and what the head gives.
+        """As `forwards`, at the first cut."""
+        return self.forwards(inputs)[0]
+
+    def forwards(self, inputs: Tensor) -> list[Forward]:
+        """One forward pass: features at each cut, logits, and what the heads give.
 
         Args:
             inputs: [N,C,h,w], normalised, on the device.
@@ -208,8 +241,11 @@ class CamModel:
         """
         try:
             with self.running():
-                features, own = run(self._body, inputs.to(self.dtype))
-                return self.head.read(self._module, features, own.float())
+                heads, inputs = self.heads, inputs.to(self.dtype)
+                several = [head for head in heads if isinstance(head, TailHead)]
+                if len(several) == len(heads) > 1:
+                    return forwards_of(several, self._body, self._module, inputs)
+                return [head.forward(self._body, self._module, inputs) for head in heads]
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
@@ -243,27 +279,28 @@ class CamModel:
         topk: int,
     ) -> list[Explanation]:
         with self.running():
-            forward = self.forward(inputs)
-            logits = forward.logits
+            forwards = self.forwards(inputs)
+            logits = forwards[0].logits
             if choices is None:
                 chosen = logits.topk(min(topk, logits.shape[1]), dim=1).indices
                 versus = torch.full_like(chosen, -1)
             else:
                 chosen, versus = torch.tensor(pairs_of(choices), device=logits.device).unbind(-1)
-            found = self._evidence(forward, chosen)
+            found, steps = self._evidence(forwards, chosen)
             if choices is not None and bool((versus >= 0).any()):
                 there = (versus >= 0).float()
-                against = self._evidence(forward, versus.clamp(min=0))
+                against, _ = self._evidence(forwards, versus.clamp(min=0))
                 found = [
                     one - other * there.reshape(*there.shape, *[1] * (one.ndim - 2))
                     for one, other in zip(found, against, strict=True)
                 ]
-        return self._results(batch, forward.logits, chosen, versus, found)
+        return self._results(batch, logits, chosen, versus, found, steps)
 
-    def _evidence(self, forward: Forward, classes: Tensor) -> list[Tensor]:
-        """Maps, biases and logits of some classes."""
-        maps, bias = self._method(forward, classes)
-        return [maps, bias, forward.logits.gather(1, classes)]
+    def _evidence(self, forwards: Sequence[Forward], classes: Tensor) -> tuple[list[Tensor], int]:
+        """Maps, biases and logits of some classes; steps that they took."""
+        every = [self._method(forward, classes, self._settings) for forward in forwards]
+        maps, bias, steps = merged(every) if len(every) > 1 else every[0]
+        return [maps, bias, forwards[0].logits.gather(1, classes)], steps
 
     def _results(
         self,
@@ -272,6 +309,7 @@ class CamModel:
         chosen: Tensor,
         versus: Tensor,
         found: Sequence[Tensor],
+        steps: int,
     ) -> list[Explanation]:
         probabilities = _probabilities(logits, self.activation).gather(1, chosen)
         # One copy to the host for the whole batch; class indices fit float32 exactly below 2^24.
@@ -284,12 +322,14 @@ class CamModel:
             )
         columns = split_batch(packed, [tuple(part.shape[1:]) for part in parts])
         return [
-            self._result(item, *(column[n] for column in columns)) for n, item in enumerate(batch)
+            self._result(item, steps, *(column[n] for column in columns))
+            for n, item in enumerate(batch)
         ]
 
     def _result(
         self,
         item: Prepared,
+        steps: int,
         maps: NDArray[np.float32],
         bias: NDArray[np.float32],
         logits: NDArray[np.float32],
@@ -317,7 +357,8 @@ class CamModel:
             all_logits=all_logits.copy(),
             model=self.network.name,
             method=self.method,
-            layer=self.head.features,
+            layer=self.layer,
+            steps=steps,
         )
 
     def _told(self, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:

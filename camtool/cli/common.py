@@ -83,8 +83,20 @@ class ModelOptions:
     weights: Weights = None
     labels: Labels = None
     method: Annotated[
-        str, typer.Option("--method", help="What makes the maps; auto is the exact map: cam.")
+        str,
+        typer.Option(
+            "--method",
+            help="What makes the maps: auto (cam, else integrated), stages, gradcam, scorecam, …",
+        ),
     ] = "auto"
+    layer: Annotated[
+        str | None,
+        typer.Option("--layer", help="Module whose output the maps are made of; several: a,b,c."),
+    ] = None
+    steps: Annotated[
+        int | None,
+        typer.Option("--steps", min=1, help="Most steps of an integration; more is more exact."),
+    ] = None
     exact: Annotated[
         bool, typer.Option("--exact", help="Refuse a network whose maps do not add up.")
     ] = False
@@ -134,6 +146,8 @@ class ModelOptions:
             method=self.method,
             exact="require" if self.exact else "measure",
             activation=self.activation,
+            layer=self.layer,
+            steps=self.steps,
         )
 
     def _adapted(self, known: Preprocessing) -> Preprocessing:

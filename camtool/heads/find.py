@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from camtool.errors import HeadError
-from camtool.heads.head import Forward, Head, Seen
+from camtool.heads.general import TailHead
+from camtool.heads.head import Head, PooledHead, Read, Seen
 from camtool.heads.linear import LinearHead
 from camtool.heads.maps import MapsHead
-from camtool.heads.watch import Names, PoolWatch
+from camtool.heads.watch import Names, PoolWatch, logits_of, run
 
-KINDS: list[type[Head]] = [MapsHead, LinearHead]
+KINDS: list[type[Head]] = [MapsHead, LinearHead, TailHead]
 """The kinds of heads, in the order in which they are tried; the last one's refusal is told."""
 
 _HALF = {torch.float16, torch.bfloat16}
@@ -38,19 +38,60 @@ def find_head(module: nn.Module, size: int = 224, channels: int = 3) -> Head:
         The head with its measured error.
 
     Raises:
-        HeadError: There is no head from which class maps follow, or the network can't run on
+        HeadError: No feature map says where the logits come from, or the network can't run on
             such an input; says what was found.
     """
+    with watched(module, size, channels) as seen:
+        return _found(seen)
+
+
+def heads_at(
+    module: nn.Module, layers: Sequence[str], size: int = 224, channels: int = 3
+) -> list[TailHead]:
+    """The heads behind the outputs of modules by name; of the last stages where none is named.
+
+    Raises:
+        HeadError: There is no such module, its output has no places, or the logits do not come
+            from it.
+    """
+    with watched(module, size, channels) as seen:
+        if layers:
+            return [TailHead.at_layer(seen, layer) for layer in layers]
+        return TailHead.at_stages(seen)
+
+
+@contextmanager
+def watched(module: nn.Module, size: int, channels: int = 3) -> Iterator[Seen]:
+    """A network that ran once on a random input, in evaluation mode while the context lasts."""
     if any(parameter.dtype in _HALF for parameter in module.parameters()):
         module = copy.deepcopy(module).float()
-    seen = _watched(module, probe_input(module, size, channels))
-    head = _match(seen)
-    return replace(head, max_error=_error(head, seen))
+    with evaluating(module):
+        yield _watched(module, probe_input(module, size, channels))
+
+
+def _found(seen: Seen) -> Head:
+    refusal = HeadError("no kind of head is known")
+    inexact: Head | None = None
+    for kind in KINDS:
+        try:
+            head = kind.match(seen)
+        except HeadError as error:
+            refusal = error
+            continue
+        if isinstance(head, PooledHead):
+            head = replace(head, max_error=_error(head, seen))
+            if not head.exact:
+                inexact = inexact or head
+                continue
+        return head
+    if inexact is not None:
+        return inexact
+    raise refusal
 
 
 def _watched(module: nn.Module, inputs: Tensor) -> Seen:
     names, watch = Names(), PoolWatch(keep_calls=True)
-    with evaluating(module), torch.no_grad(), names.listening(module), watch:
+    with torch.no_grad(), names.listening(module), watch:
         try:
             output = module(inputs)
         except Exception as error:
@@ -61,42 +102,14 @@ def _watched(module: nn.Module, inputs: Tensor) -> Seen:
                 "try the size it was made for"
             ) from error
     logits = logits_of(output)
-    if watch.pool is None or watch.other is not None:
-        raise HeadError(_no_pool(watch))
     if logits.ndim < 2 or logits[0].numel() != logits.shape[1]:
-        raise HeadError(f"the network's output has shape {tuple(logits.shape)}, not [N,classes]")
+        raise HeadError(
+            f"the network's output has shape {tuple(logits.shape)}, not [N,classes]: it does not "
+            "classify pictures"
+        )
     size = (inputs.shape[2], inputs.shape[3])
-    return Seen(module, watch.pool, watch.after, logits, names, size)
-
-
-def _match(seen: Seen) -> Head:
-    refusal = HeadError("no kind of head is known")
-    for kind in KINDS:
-        try:
-            return kind.match(seen)
-        except HeadError as error:
-            refusal = error
-    raise refusal
-
-
-def run(body: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor]:
-    """Run a network, and take what its last global average pool sees as well as its answer.
-
-    Args:
-        body: The network, in evaluation mode.
-        inputs: [N,C,H,W], in the network's dtype, on its device.
-
-    Returns:
-        Feature maps [N,C,h,w] and logits [N,classes], in the forward's dtype.
-
-    Raises:
-        HeadError: Nothing was pooled over all positions for this input size.
-    """
-    with torch.no_grad(), PoolWatch() as watch:
-        output = body(inputs)
-    if watch.pool is None or watch.other is not None:
-        raise HeadError(_no_pool(watch))
-    return watch.pool.features, logits_of(output).flatten(1)
+    pool = None if watch.other is not None else watch.pool
+    return Seen(module, inputs, pool, watch.refusal, watch.after, logits, names, size)
 
 
 def features_of(module: nn.Module, inputs: Tensor) -> Tensor:
@@ -125,51 +138,31 @@ def evaluating(module: nn.Module) -> Iterator[None]:
             part.training = mode
 
 
-def logits_of(output: Any) -> Tensor:
-    """The logits in whatever a network returns: a tensor, a tuple, a dict or a record."""
-    if isinstance(output, Tensor):
-        return output
-    if isinstance(output, (tuple, list)) and output and isinstance(output[0], Tensor):
-        return output[0]
-    if isinstance(output, dict) and isinstance(output.get("logits"), Tensor):
-        return output["logits"]  # type: ignore[no-any-return]
-    logits = getattr(output, "logits", None)
-    if isinstance(logits, Tensor):
-        return logits
-    raise HeadError(f"the network returns {type(output).__name__}, where no logits were found")
-
-
-def _no_pool(watch: PoolWatch) -> str:
-    found = f"its last pooling is {watch.other}" if watch.other else "nothing is pooled"
-    return (
-        f"no global average pooling was seen: {found}; an exact class map needs the last feature "
-        "maps to be averaged over all positions, then one linear layer"
-    )
-
-
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 @torch.no_grad()
-def _error(head: Head, seen: Seen) -> float:
+def _error(head: PooledHead, seen: Seen) -> float:
     """How far the maps of all classes are from adding up, relative to the logits' spread."""
+    assert seen.pool is not None
     features = seen.pool.features.float()
     own = seen.logits.float().flatten(1)
     if not torch.isfinite(own).all() or features.std().item() == 0:
         raise HeadError("the features are constant or not finite on a random input")
-    totals, highest, lowest = _totals(head.read(seen.module, features, own))
+    totals, highest, lowest = _totals(features, head.read(seen.module, features, own))
     ends = own if head.classes > 1 else torch.tensor([highest, lowest, 0.0])
     spread = (ends.max() - ends.min()).item()
     return (totals - own).abs().max().item() / max(spread, torch.finfo().tiny)
 
 
-def _totals(forward: Forward, at_once: int = 1024) -> tuple[Tensor, float, float]:
+def _totals(features: Tensor, read: Read, at_once: int = 1024) -> tuple[Tensor, float, float]:
     """mean(M) + b of every class [1,classes], and the ends of all maps."""
-    features, everything = forward.features, torch.arange(forward.logits.shape[1])
+    assert read.linear is not None
+    everything = torch.arange(read.logits.shape[1])
     totals, highest, lowest = [], -float("inf"), float("inf")
     for some in torch.split(everything.to(features.device), at_once):
-        weight, bias = forward.linear(some[None])
+        weight, bias = read.linear(some[None])
         maps = weight.reshape(-1, features.shape[1]) @ features[0].flatten(1)
         totals.append(maps.mean(1) + bias[0])
         highest, lowest = max(highest, maps.max().item()), min(lowest, maps.min().item())

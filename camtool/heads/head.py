@@ -5,12 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from camtool.heads.watch import Call, Names, Pool
+from camtool.errors import HeadError
+from camtool.heads.path import ONE_STEP, Continuation, Steps
+from camtool.heads.watch import Call, Names, Pool, logits_of, run
 
 TOLERANCE = 1e-5
 """Largest |mean(M) + b - logit|, relative to the spread of the logits, that is called exact.
@@ -29,14 +31,22 @@ class Forward:
     """What one forward pass leaves for a method to make maps of.
 
     Attributes:
-        features: [N,C,h,w], the feature maps that are pooled, in the forward's number format.
+        features: [N,C,h,w], the feature maps at the cut: those that are pooled, in most networks.
         logits: float32 [N,classes].
-        linear: The linear layer that follows the pooling, as it is for these pictures.
+        tail: What follows the cut, to be run on other maps than the network's own.
+        network: The whole network, from inputs to logits.
+        inputs: [N,C,H,W], its input.
+        linear: The one linear layer that follows the pooling; None where something else does.
+        steps: Those that an integration begins with.
     """
 
     features: Tensor
     logits: Tensor
-    linear: LinearLayer
+    tail: Continuation
+    network: Callable[[Tensor], Tensor]
+    inputs: Tensor
+    linear: LinearLayer | None = None
+    steps: Steps = ONE_STEP
 
 
 @dataclass(frozen=True)
@@ -45,7 +55,9 @@ class Seen:
 
     Attributes:
         module: The network.
-        pool: Its last global average pooling.
+        inputs: The input.
+        pool: Its last pooling, where that is a global average.
+        refusal: What was seen in place of one.
         after: The calls since then.
         logits: What the network returned.
         names: Which module a tensor came from.
@@ -53,7 +65,9 @@ class Seen:
     """
 
     module: nn.Module
-    pool: Pool
+    inputs: Tensor
+    pool: Pool | None
+    refusal: str
     after: list[Call]
     logits: Tensor
     names: Names
@@ -75,9 +89,9 @@ class Head(ABC):
             (to the map's largest value where there is one class only).
         layer: Name of the weight parameter that follows the pooling; "" where there is none.
         bias: Name of its bias parameter; "" where there is none.
+        kind: What follows the cut, in a word.
     """
 
-    kind: ClassVar[str]
     features: str
     pool: str
     channels: int
@@ -87,6 +101,7 @@ class Head(ABC):
     max_error: float = float("inf")
     layer: str = ""
     bias: str = ""
+    kind: str = ""
 
     @property
     def exact(self) -> bool:
@@ -114,14 +129,16 @@ class Head(ABC):
         """
 
     @abstractmethod
-    def read(self, module: nn.Module, features: Tensor, own: Tensor) -> Forward:
-        """What methods need, from the pooled features and the network's own logits.
+    def forward(self, body: nn.Module, module: nn.Module, inputs: Tensor) -> Forward:
+        """Run the network once, and keep what methods need.
 
         Args:
+            body: The network in evaluation mode, in the number format of `inputs`.
             module: The network whose parameters are read, as they are now.
-            features: [N,C,h,w].
-            own: [N,classes], what the forward pass itself returned; they stand where the head
-                was not proved, else logits in float32 are made from the features.
+            inputs: [N,C,H,W].
+
+        Raises:
+            HeadError: The network does not come by its cut for this input size.
         """
 
     @property
@@ -145,8 +162,58 @@ class Head(ABC):
         }
 
 
-def facts_of(seen: Seen) -> dict[str, Any]:
-    """The fields of `Head` that a watched network shows, but for the error."""
+@dataclass(frozen=True)
+class PooledHead(Head):
+    """A head whose cut is the input of the last global average pooling."""
+
+    @abstractmethod
+    def read(self, module: nn.Module, features: Tensor, own: Tensor) -> Read:
+        """What methods need, from the pooled features and the network's own logits.
+
+        Args:
+            module: The network whose parameters are read, as they are now.
+            features: [N,C,h,w].
+            own: float32 [N,classes], what the forward pass itself returned; they stand where the
+                head was not proved, else logits in float32 are made from the features.
+        """
+
+    def forward(self, body: nn.Module, module: nn.Module, inputs: Tensor) -> Forward:
+        """Run the network once, and keep what it pools."""
+        features, own = run(body, inputs)
+        read = self.read(module, features, own.float())
+        return Forward(
+            features, read.logits, read.tail, network_of(body), inputs, linear=read.linear
+        )
+
+
+class Read(NamedTuple):
+    """What a pooled head makes of features: logits, tail and linear layer; see `Forward`."""
+
+    logits: Tensor
+    tail: Continuation
+    linear: LinearLayer | None
+
+
+def network_of(body: nn.Module) -> Callable[[Tensor], Tensor]:
+    """The whole network as a function from inputs to float32 logits [N,classes]."""
+
+    def network(inputs: Tensor) -> Tensor:
+        return logits_of(body(inputs)).float().flatten(1)
+
+    return network
+
+
+def pooled_facts(seen: Seen) -> dict[str, Any]:
+    """The fields of `Head` that a network with a global average pool shows, but for the error.
+
+    Raises:
+        HeadError: It has none.
+    """
+    if seen.pool is None:
+        raise HeadError(
+            f"{seen.refusal}; an exact class map needs the last feature maps to be averaged over "
+            "all positions, then one linear layer"
+        )
     features = seen.pool.features
     return {
         "features": seen.names.of(features) or f"the input of {seen.pool.function}",

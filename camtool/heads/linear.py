@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from camtool.errors import HeadError
-from camtool.heads.head import Forward, Head, Seen, facts_of
+from camtool.heads.head import PooledHead, Read, Seen, pooled_facts
 from camtool.heads.watch import Call, Pool, same_values
 
 
 @dataclass(frozen=True)
-class LinearHead(Head):
+class LinearHead(PooledHead):
     """One linear layer takes the pooled vector as it is and gives the logits.
 
     Attributes:
         transposed: The weight parameter is [C,classes], as in `pooled @ weight`.
     """
 
-    kind: ClassVar[str] = "linear"
+    kind: str = "linear"
     transposed: bool = False
 
     @classmethod
@@ -31,9 +31,9 @@ class LinearHead(Head):
         Raises:
             HeadError: Something else follows the pooling; says what.
         """
+        facts = pooled_facts(seen)
         call = _linear_call(seen.after, seen.pool, seen.logits)
         used, used_bias = _weights(call)
-        facts = facts_of(seen)
         layer = _parameter_name(seen.module, used)
         if not layer:
             raise HeadError(
@@ -61,7 +61,7 @@ class LinearHead(Head):
         weight = weight.T if self.transposed else weight
         return weight, module.get_parameter(self.bias) if self.bias else None
 
-    def read(self, module: nn.Module, features: Tensor, own: Tensor) -> Forward:
+    def read(self, module: nn.Module, features: Tensor, own: Tensor) -> Read:
         """The layer's own parameters, in float32."""
         weight, bias = self.parameters_of(module)
         logits = pooled_logits(features, weight, bias) if self.exact else own
@@ -73,7 +73,10 @@ class LinearHead(Head):
                 return rows, torch.zeros_like(classes, dtype=torch.float32)
             return rows, bias.float()[classes]
 
-        return Forward(features, logits, linear)
+        def tail(maps: Tensor, frozen: bool = False, secant: bool = False) -> Tensor:
+            return pooled_logits(maps, weight, bias)
+
+        return Read(logits, tail, linear)
 
 
 def pooled_logits(features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -94,8 +97,9 @@ def pooled_logits(features: Tensor, weight: Tensor, bias: Tensor | None) -> Tens
         )
 
 
-def _linear_call(after: list[Call], pool: Pool, logits: Tensor) -> Call:
+def _linear_call(after: list[Call], pool: Pool | None, logits: Tensor) -> Call:
     """The one linear layer that takes the pooled vector as it is and gives the logits."""
+    assert pool is not None
     for call in after:
         if _is_linear(call) and same_values(_linear_input(call), pool.output):
             if same_values(call.output, logits):

@@ -9,15 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from camtool.errors import HeadError
-from camtool.heads.head import Forward, Head, Seen, facts_of
+from camtool.heads.head import PooledHead, Read, Seen, pooled_facts
 from camtool.heads.watch import same_values
 
 
 @dataclass(frozen=True)
-class MapsHead(Head):
+class MapsHead(PooledHead):
     """Nothing follows the pooling: a class's feature map is its class map, its bias inside."""
 
-    kind: ClassVar[str] = "maps"
+    kind: str = "maps"
     parameters: ClassVar[int] = 0
     layer_name: ClassVar[str] = "none: one map a class, its bias inside"
 
@@ -28,11 +28,12 @@ class MapsHead(Head):
         Raises:
             HeadError: It is not.
         """
-        if not same_values(seen.pool.output, seen.logits):
-            raise HeadError(f"the output of {seen.pool.function} is not the logits")
-        return cls(**facts_of(seen))
+        facts = pooled_facts(seen)
+        if seen.pool is None or not same_values(seen.pool.output, seen.logits):
+            raise HeadError(f"the output of {facts['pool']} is not the logits")
+        return cls(**facts)
 
-    def read(self, module: nn.Module, features: Tensor, own: Tensor) -> Forward:
+    def read(self, module: nn.Module, features: Tensor, own: Tensor) -> Read:
         """The linear layer is the identity."""
         logits = features.float().mean((2, 3)) if self.exact else own
 
@@ -40,4 +41,7 @@ class MapsHead(Head):
             weight = torch.nn.functional.one_hot(classes, features.shape[1]).float()
             return weight, torch.zeros_like(classes, dtype=torch.float32)
 
-        return Forward(features, logits, linear)
+        def tail(maps: Tensor, frozen: bool = False, secant: bool = False) -> Tensor:
+            return maps.float().mean((2, 3))
+
+        return Read(logits, tail, linear)

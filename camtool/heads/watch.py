@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from camtool.errors import HeadError
+
 
 @dataclass
 class Pool:
@@ -76,6 +78,12 @@ class PoolWatch(TorchFunctionMode):
         if self.keep_calls and self.pool is not None and isinstance(output, Tensor):
             self.after.append(Call(getattr(func, "__name__", str(func)), args, kwargs, output))
         return output
+
+    @property
+    def refusal(self) -> str:
+        """What was seen in place of a global average pool."""
+        found = f"its last pooling is {self.other}" if self.other else "nothing is pooled"
+        return f"no global average pooling was seen: {found}"
 
     def _found(self, call: Call, features: Tensor) -> None:
         self.pool = Pool(call.function, features, call.output)
@@ -162,6 +170,23 @@ _LOOKS: dict[str, Callable[[PoolWatch, Call], None]] = {
 }
 
 
+@contextmanager
+def outputs_noted(module: nn.Module, note: Callable[[str, Any], None]) -> Iterator[None]:
+    """Tell the name and the output of every module that runs; the hooks are gone afterwards."""
+
+    def hook(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        return lambda _module, _inputs, output: note(name, output)
+
+    handles = [
+        part.register_forward_hook(hook(name)) for name, part in module.named_modules() if name
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 class Names:
     """Which module, or which call inside one, a tensor came from."""
 
@@ -174,23 +199,13 @@ class Names:
 
     @contextmanager
     def listening(self, module: nn.Module) -> Iterator[None]:
-        """Note the outputs of all modules; the hooks are gone afterwards."""
-        handles = [
-            part.register_forward_hook(self._note(name)) for name, part in module.named_modules()
-        ]
-        try:
-            with _InPlace(self):
-                yield
-        finally:
-            for handle in handles:
-                handle.remove()
+        """Note the outputs of all modules."""
+        with outputs_noted(module, self._note), _InPlace(self):
+            yield
 
-    def _note(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            if isinstance(output, Tensor) and name:
-                self._names[id(output)] = (output, name)
-
-        return hook
+    def _note(self, name: str, output: Any) -> None:
+        if isinstance(output, Tensor):
+            self._names[id(output)] = (output, name)
 
     def wrap(self, source: Tensor, output: Tensor, function: str) -> None:
         """Note that `output` is a function of a tensor with a name."""
@@ -218,3 +233,37 @@ class _InPlace(TorchFunctionMode):
 def same_values(a: Tensor, b: Tensor) -> bool:
     """Whether two tensors hold the same numbers in the same order, whatever their shape."""
     return a.numel() == b.numel() and torch.equal(a.detach().reshape(-1), b.detach().reshape(-1))
+
+
+def run(body: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """Run a network, and take what its last global average pool sees as well as its answer.
+
+    Args:
+        body: The network, in evaluation mode.
+        inputs: [N,C,H,W], in the network's dtype, on its device.
+
+    Returns:
+        Feature maps [N,C,h,w] and logits [N,classes], in the forward's dtype.
+
+    Raises:
+        HeadError: Nothing was pooled over all positions for this input size.
+    """
+    with torch.no_grad(), PoolWatch() as watch:
+        output = body(inputs)
+    if watch.pool is None or watch.other is not None:
+        raise HeadError(watch.refusal)
+    return watch.pool.features, logits_of(output).flatten(1)
+
+
+def logits_of(output: Any) -> Tensor:
+    """The logits in whatever a network returns: a tensor, a tuple, a dict or a record."""
+    if isinstance(output, Tensor):
+        return output
+    if isinstance(output, (tuple, list)) and output and isinstance(output[0], Tensor):
+        return output[0]
+    if isinstance(output, dict) and isinstance(output.get("logits"), Tensor):
+        return output["logits"]  # type: ignore[no-any-return]
+    logits = getattr(output, "logits", None)
+    if isinstance(logits, Tensor):
+        return logits
+    raise HeadError(f"the network returns {type(output).__name__}, where no logits were found")

@@ -2,7 +2,63 @@
 
 from __future__ import annotations
 
-from camtool.methods.cam import class_activation_map
-from camtool.methods.method import AUTO, METHODS, Method, find_method
+from camtool.errors import ModelError
+from camtool.heads import Head
+from camtool.methods import gradient, perturbation
+from camtool.methods.cam import cam, class_activation_map
+from camtool.methods.integrated import integrated
+from camtool.methods.merge import merged
+from camtool.methods.method import Maps, Method, Settings
 
-__all__ = ["AUTO", "METHODS", "Method", "class_activation_map", "find_method"]
+AUTO = "auto"
+STAGES = "stages"
+"""The mean of the integrated maps at the ends of the last stages: finer, and as complete."""
+
+METHODS: dict[str, Method] = {
+    "cam": cam,
+    "integrated": integrated,
+    "gradcam": gradient.gradcam,
+    "gradcam++": gradient.gradcam_plus_plus,
+    "xgradcam": gradient.xgradcam,
+    "hirescam": gradient.hirescam,
+    "layercam": gradient.layercam,
+    "eigencam": gradient.eigencam,
+    "eigengradcam": gradient.eigengradcam,
+    "ablationcam": perturbation.ablationcam,
+    "scorecam": perturbation.scorecam,
+    "reciprocam": perturbation.reciprocam,
+    "finercam": gradient.finercam,
+    STAGES: integrated,
+}
+"""Methods by the names that `--method` takes."""
+
+
+def find_method(name: str, head: Head) -> tuple[str, Method]:
+    """The name and the method of a name.
+
+    Args:
+        name: "auto" is the class activation map where a linear layer follows the pooling, else
+            the integrated map.
+        head: Of the network.
+
+    Raises:
+        ModelError: There is none of that name; lists what there is.
+    """
+    if name == AUTO:
+        name = "cam" if head.kind in ("linear", "maps") else "integrated"
+    if name not in METHODS:
+        raise ModelError(f"method {name!r} is none of {', '.join([AUTO, *METHODS])}")
+    return name, METHODS[name]
+
+
+__all__ = [
+    "AUTO",
+    "METHODS",
+    "STAGES",
+    "Maps",
+    "Method",
+    "Settings",
+    "class_activation_map",
+    "find_method",
+    "merged",
+]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from camtool.errors import ModelError
 from camtool.heads import Forward
+from camtool.methods.method import Maps, Settings
 
 
 def class_activation_map(features: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -44,15 +46,21 @@ def class_activation_map(features: Tensor, weight: Tensor, bias: Tensor | None =
         return maps if bias is None else maps + bias.float()[..., None, None]
 
 
-def cam(forward: Forward, classes: Tensor) -> tuple[Tensor, Tensor]:
+def cam(forward: Forward, classes: Tensor, settings: Settings) -> Maps:
     """The class activation maps of some classes, which may differ from picture to picture.
 
     Args:
         forward: Of a head whose logits are linear in the pooled features.
         classes: int64 [N,K].
+        settings: Not used.
 
-    Returns:
-        float32 [N,K,h,w] and the biases, float32 [N,K].
+    Raises:
+        ModelError: The head is of another kind.
     """
+    if forward.linear is None:
+        raise ModelError(
+            "method cam needs global average pooling and one linear layer; take integrated, whose "
+            "maps add up for every network, or auto"
+        )
     weight, bias = forward.linear(classes)
-    return class_activation_map(forward.features, weight), bias
+    return Maps(class_activation_map(forward.features, weight), bias)

@@ -1,46 +1,47 @@
-"""What a method is, and which there are."""
+"""What a method is."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
 
 from torch import Tensor
 
-from camtool.errors import ModelError
 from camtool.heads import Forward
-from camtool.methods.cam import cam
-
-AUTO = "auto"
+from camtool.heads.general import STEPS, SUFFICIENT
 
 
-class Method(Protocol):
-    """Makes maps of what a forward pass left."""
+class Maps(NamedTuple):
+    """Maps of some classes.
 
-    def __call__(self, forward: Forward, classes: Tensor, /) -> tuple[Tensor, Tensor]:
-        """Maps and biases of some classes, which may differ from picture to picture.
-
-        Args:
-            forward: Features, logits and what the head needs.
-            classes: int64 [N,K].
-
-        Returns:
-            Maps float32 [N,K,h,w], signed, in logits, at feature resolution; and float32 [N,K],
-            the part of each logit that belongs to no place. A method is complete where
-            mean(map) + bias is the logit; whether it is, is measured for every explanation.
-        """
-
-
-METHODS: dict[str, Method] = {"cam": cam}
-"""Methods by the names that `--method` takes."""
-
-
-def find_method(name: str) -> tuple[str, Method]:
-    """The name and the method of a name; "auto" is the class activation map.
-
-    Raises:
-        ModelError: There is none of that name; lists what there is.
+    Attributes:
+        maps: float32 [N,K,h,w], signed, in logits or in the method's own unit, at the resolution
+            of the features.
+        bias: float32 [N,K], the part of each logit that belongs to no place.
+        steps: Points or intervals of an integration; 1 for methods that do not integrate.
     """
-    wanted = "cam" if name == AUTO else name
-    if wanted not in METHODS:
-        raise ModelError(f"method {name!r} is none of {', '.join([AUTO, *METHODS])}")
-    return wanted, METHODS[wanted]
+
+    maps: Tensor
+    bias: Tensor
+    steps: int = 1
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What can be asked of methods.
+
+    Attributes:
+        tolerance: Part of the logits' spread that an integration may miss.
+        steps: Points on its path at the most.
+    """
+
+    tolerance: float = SUFFICIENT
+    steps: int = STEPS
+
+
+Method: TypeAlias = Callable[[Forward, Tensor, Settings], Maps]
+"""Makes maps and biases of classes int64 [N,K] from what a forward pass left.
+
+A method is complete where mean(map) + bias is the logit; whether it is, is measured for every
+explanation."""

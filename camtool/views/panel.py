@@ -158,18 +158,21 @@ def panel_of(
     return panel(explanation.image, tiles, look, title=title, footer=footer)
 
 
+_COMPLETE = ("cam", "integrated", "stages")
+
+
 def _footer(explanation: Explanation) -> str:
     rows, columns = explanation.maps.shape[1:]
     geometry = explanation.geometry
-    adds_up = (
-        "mean of the map + bias = logit"
-        if explanation.exact
-        else "mean of the map + bias misses the logit by up to "
-        + text.number(float(np.abs(explanation.residual).max()))
-    )
+    missing = text.number(float(np.abs(explanation.residual).max()))
+    adds_up = "" if explanation.exact else f" within {missing}"
+    if not explanation.exact and explanation.method not in _COMPLETE:
+        sum_of = f"{explanation.method}: does not add up to the logit"
+    else:
+        sum_of = f"{explanation.method}: mean of the map + bias = logit{adds_up}"
     return (
         f"{explanation.model} · fit {geometry.fit}, input {geometry.input[1]}×{geometry.input[0]}, "
-        f"map {columns}×{rows} · {adds_up}"
+        f"map {columns}×{rows} · {sum_of}"
     )
 
 

@@ -34,6 +34,8 @@ def record_of(
             "region": list(geometry.region),
             "input": list(geometry.input),
         },
+        "exact": explanation.exact,
+        "steps": explanation.steps,
         "explanations": [
             _class_record(explanation, k)
             | ({"boxes": _boxes(explanation, k, threshold, rule)} if boxes else {})

@@ -1,0 +1,294 @@
+"""What comes after a cut, run by itself on other feature maps than the network's own.
+
+The network's code runs from the start, but what it does to the input before the cut is done to
+shapes alone (torch's `meta` device), which costs next to nothing. At the cut the given tensor
+takes the place of the network's, and from there on everything is computed. No surgery on the
+network is needed: modules, plain functions and a user's own code are all alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from camtool.errors import HeadError
+from camtool.heads.cut import Counting, Cut, Place, tensors_of
+from camtool.heads.watch import logits_of
+
+
+@dataclass
+class Tail:
+    """The rest of a network behind a cut, for one batch that went through it.
+
+    Attributes:
+        module: The network.
+        cut: Where it is cut.
+        tensor: What the forward pass had there, as from `Recording`.
+        others: What it had at the cut's other places.
+        inputs: Shape of its input.
+        whole: Its input itself where the part before the cut can't be run on shapes alone.
+        bent: Whether the last run came by an elementwise function that is not linear.
+    """
+
+    module: nn.Module
+    cut: Cut
+    tensor: Tensor
+    others: dict[Place, Tensor]
+    inputs: torch.Size
+    whole: Tensor | None = None
+    bent: bool = field(default=False, init=False)
+
+    @property
+    def features(self) -> Tensor:
+        """The feature maps [N,C,h,w] at the cut."""
+        return self.cut.maps(self.tensor, self.inputs[2:])
+
+    def __call__(self, maps: Tensor, frozen: bool = False, secant: bool = False) -> Tensor:
+        """The logits of feature maps.
+
+        Args:
+            maps: [M*N,C,h,w], M versions of the N pictures' feature maps, version by version.
+            frozen: Hold the statistics of normalizations at those of the last version.
+            secant: The gradient of an elementwise function, in each version but the first, is
+                the slope of its secant from the version before.
+
+        Returns:
+            float32 [M*N,classes], with a graph where `maps` wants gradients.
+        """
+        times = len(maps) // len(self.tensor)
+        given = {self.cut.place: self.cut.tensor(maps.to(self.tensor.dtype), self.tensor)}
+        for place, tensor in self.others.items():
+            given[place] = tensor.repeat(times, *[1] * (tensor.ndim - 1))
+        inputs = self._inputs(times)
+        mode = _Grafting(given, len(self.tensor), len(maps), frozen, secant)
+        with mode:
+            output = self.module(inputs)
+        self.bent = mode.bent
+        if mode.missing:
+            raise HeadError(f"the network did not come by its cut again ({self.cut.place})")
+        logits = logits_of(output)
+        if logits.device.type == "meta" or len(logits) != len(maps):
+            raise HeadError("what follows the cut does not keep the pictures of a batch apart")
+        return logits.float().flatten(1)
+
+    def _inputs(self, times: int) -> Tensor:
+        if self.whole is not None:
+            return self.whole.repeat(times, 1, 1, 1)
+        shape = (self.inputs[0] * times, *self.inputs[1:])
+        return torch.empty(shape, dtype=self.tensor.dtype, device="meta")
+
+
+@dataclass
+class _Grafting(Counting):
+    """Puts given tensors in their places; computes only what they and parameters lead to.
+
+    Attributes:
+        given: Tensors by place.
+        real: Number of pictures, whose real maps come last.
+        versions: Number of all their versions.
+        frozen: Whether statistics are held at those of the real maps.
+        secant: Whether gradients of elementwise functions are slopes of secants.
+    """
+
+    given: dict[Place, Tensor]
+    real: int
+    versions: int
+    frozen: bool
+    secant: bool
+    missing: int = 0
+    bent: bool = False
+    _by_call: dict[tuple[str, int], Place] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        self.missing = len(self.given)
+        self._by_call = {(place.function, place.number): place for place in self.given}
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Call `func`, on shapes where the input alone leads to it."""
+        kwargs = kwargs or {}
+        here = self.place(func)
+        if any(tensor.device.type == "meta" for tensor in tensors_of((args, kwargs))):
+            args, kwargs = tree_map(_to_meta, args), tree_map(_to_meta, kwargs)
+            output = func(*args, **kwargs)
+        elif self._follows(args) and here.function in _STATISTICS and self.frozen:
+            output = _STATISTICS[here.function](self.real, func, args, kwargs)
+        elif self._follows(args) and here.function.strip("_") in _ELEMENTWISE:
+            self.bent = True
+            output = (
+                _secant(self.real, func, args, kwargs) if self.secant else func(*args, **kwargs)
+            )
+        else:
+            output = func(*args, **kwargs)
+        place = self._by_call.get((here.function, here.number))
+        return output if place is None else self._graft(place, output)
+
+    def _follows(self, args: tuple[Any, ...]) -> bool:
+        """Whether a call's first argument comes from the cut: it wants gradients, all versions."""
+        if self.missing or not args or not isinstance(args[0], Tensor):
+            return False
+        x = args[0]
+        return x.requires_grad and not x.is_leaf and x.ndim > 0 and len(x) == self.versions
+
+    def _graft(self, place: Place, output: Any) -> Any:
+        self.missing -= 1
+        if isinstance(output, Tensor):
+            return self.given[place]
+        parts = list(output)
+        parts[place.output] = self.given[place]
+        return type(output)(parts) if isinstance(output, list) else tuple(parts)
+
+
+def _to_meta(value: Any) -> Any:
+    if isinstance(value, torch.device):
+        return torch.device("meta")
+    if isinstance(value, Tensor) and value.device.type != "meta":
+        return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
+    return value
+
+
+# Statistics of normalizations, held at those of the real maps, which come last in the batch. With
+# them held a normalization is affine, and the maps behind it keep their scale.
+
+
+def _held(real: int, statistic: Tensor, times: int) -> Tensor:
+    return statistic[-real:].detach().repeat(times, *[1] * (statistic.ndim - 1))
+
+
+def _layer_norm(real: int, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor:
+    x, shape, weight, bias, eps = _arguments(
+        args, kwargs, ("input", "normalized_shape", "weight", "bias", "eps"), 1e-5
+    )
+    dims = tuple(range(-len(shape), 0))
+    centred = x - x.mean(dims, keepdim=True)
+    variance = x[-real:].detach().var(dims, correction=0, keepdim=True)
+    return _scaled(centred * _held(real, (variance + eps).rsqrt(), len(x) // real), weight, bias)
+
+
+def _rms_norm(real: int, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor:
+    x, shape, weight, eps = _arguments(
+        args, kwargs, ("input", "normalized_shape", "weight", "eps"), None
+    )
+    eps = torch.finfo(x.dtype).eps if eps is None else eps
+    square = x[-real:].detach().square().mean(tuple(range(-len(shape), 0)), keepdim=True)
+    return _scaled(x * _held(real, (square + eps).rsqrt(), len(x) // real), weight, None)
+
+
+def _group_norm(real: int, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor:
+    x, groups, weight, bias, eps = _arguments(
+        args, kwargs, ("input", "num_groups", "weight", "bias", "eps"), 1e-5
+    )
+    grouped = x.reshape(len(x), groups, -1)
+    centred = grouped - grouped.mean(-1, keepdim=True)
+    variance = grouped[-real:].detach().var(-1, correction=0, keepdim=True)
+    normal = centred * _held(real, (variance + eps).rsqrt(), len(x) // real)
+    sides = [1] * (x.ndim - 2)
+    weight, bias = (None if p is None else p.reshape(-1, *sides) for p in (weight, bias))
+    return _scaled(normal.reshape(x.shape), weight, bias)
+
+
+def _normalize(real: int, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor:
+    x, p, dim, eps = _arguments(args, kwargs, ("input", "p", "dim", "eps"), 1e-12)
+    p, dim = 2.0 if p is None else p, 1 if dim is None else dim
+    length: Tensor = x[-real:].detach().norm(p, dim, keepdim=True).clamp_min(eps)
+    normal: Tensor = x / _held(real, length, len(x) // real)
+    return normal
+
+
+def _statistic(real: int, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    """A statistic that a network computes itself: a norm, a variance, 1 / sqrt."""
+    output = func(*args, **kwargs)
+    first = args[0] if args else kwargs.get("input")
+    if not isinstance(output, Tensor) or output.ndim == 0 or len(output) % real:
+        return output
+    if not isinstance(first, Tensor) or len(output) != len(first):
+        return output
+    return _held(real, output, len(output) // real)
+
+
+def _scaled(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    x = x if weight is None else x * weight
+    return x if bias is None else x + bias
+
+
+def _arguments(
+    args: Sequence[Any], kwargs: dict[str, Any], names: Sequence[str], last: Any
+) -> list[Any]:
+    """Arguments by position or by name; None where left out, `last` for the last of them."""
+    found = [args[n] if n < len(args) else kwargs.get(name) for n, name in enumerate(names)]
+    found[-1] = last if found[-1] is None else found[-1]
+    return found
+
+
+_STATISTICS: dict[str, Callable[..., Any]] = {
+    "layer_norm": _layer_norm,
+    "rms_norm": _rms_norm,
+    "group_norm": _group_norm,
+    "normalize": _normalize,
+    **dict.fromkeys(
+        ("norm", "vector_norm", "linalg_vector_norm", "rsqrt", "var", "std", "sqrt"), _statistic
+    ),
+}
+
+
+_ELEMENTWISE = frozenset(
+    {
+        *("relu", "relu6", "hardtanh", "leaky_relu", "elu", "celu", "selu", "silu", "gelu"),
+        *("hardswish", "hardsigmoid", "mish", "sigmoid", "tanh", "softplus", "logsigmoid"),
+        *("softsign", "exp", "log", "log1p", "expm1", "clamp", "clamp_min", "clamp_max"),
+        *("square", "abs", "pow"),
+    }
+)
+
+
+def _plain(func: Any) -> Callable[[Any, Any], Any]:
+    return lambda args, kwargs: func(*args, **kwargs)
+
+
+def _secant(real: int, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor:
+    def function(x: Tensor) -> Tensor:
+        # On a copy, for it may work in place.
+        result: Tensor = func(x.clone(), *args[1:], **kwargs)
+        return result
+
+    result: Tensor = _Secant.apply(args[0], function, real)
+    return result
+
+
+_CLOSE = 1e-3
+"""Values nearer to each other than this, relative to their size, have no secant in float32; the
+derivative in the middle is as good there."""
+
+
+class _Secant(torch.autograd.Function):
+    """An elementwise function; its gradient is the slope of the secant from the version before."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, function: Callable[[Tensor], Tensor], real: int) -> Tensor:
+        y = function(x)
+        ctx.save_for_backward(x, y)
+        ctx.function, ctx.real = function, real
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        x, y = ctx.saved_tensors
+        before, after = x[: -ctx.real], x[ctx.real :]
+        run, rise = after - before, y[ctx.real :] - y[: -ctx.real]
+        with torch.enable_grad():
+            middle = ((before + after) / 2).requires_grad_()
+            (slope,) = torch.autograd.grad(ctx.function(middle).sum(), middle)
+        far = run.abs() > _CLOSE * (before.abs() + after.abs())
+        slope = torch.where(far, rise / torch.where(far, run, 1.0), slope)
+        return (
+            torch.cat([torch.zeros_like(x[: ctx.real]), slope * gradient[ctx.real :]]),
+            None,
+            None,
+        )
