@@ -21,6 +21,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -195,8 +196,8 @@ class Models:
         prepared = [self.of(view).prepare(record.path) for record in records]
         if not view.flip:
             return prepared
-        mirrored = [np.ascontiguousarray(one.pixels[:, ::-1]) for one in prepared]
-        return [replace(p, pixels=pixels) for p, pixels in zip(prepared, mirrored, strict=True)]
+        mirrored: list[Any] = [np.ascontiguousarray(one.pixels[:, ::-1]) for one in prepared]
+        return [replace(p, pixels=q) for p, q in zip(prepared, mirrored, strict=True)]
 
     def see(self, view: View, records: Sequence[Record]) -> tuple[torch.Tensor, torch.Tensor]:
         """Maps [N, h, w] of the true classes, and all logits [N, classes]."""

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from camtool.choices import Activation, Exactness, Fit
+from camtool.heads import find_head
 from camtool.model import CamModel
-from camtool.networks import Preprocessing, load_network
+from camtool.networks import Preprocessing, before_download, load_network
 
 if TYPE_CHECKING:
     from camtool.networks.load import Labels
@@ -30,12 +31,14 @@ def load(
     activation: Activation = "auto",
     layer: str | None = None,
     steps: int | None = None,
+    offline: bool = False,
 ) -> CamModel:
     """Load a network and find the head that its class activation maps come from.
 
     Args:
         model: "auto" (ResNet-50 if its weights are on this machine, else the embedded network),
-            an architecture of torchvision ("resnet50") or "timm/NAME", "gapnet", the path of a
+            an architecture of torchvision ("resnet50") or "timm/NAME", "efficientnet_lite0",
+            "hf/NAME", the path of a
             checkpoint, or a module, which is left as it is.
         weights: None for the published default, a published entry's name ("IMAGENET1K_V1"),
             "random", or a checkpoint (.pth, .pt, .safetensors).
@@ -56,13 +59,15 @@ def load(
             which the logits come.
         steps: Of an integration at the most, for maps that miss no more than 1e-5 of the logits'
             spread; None for at most 32 that miss no more than 1e-3.
+        offline: Download nothing.
 
     Raises:
         ModelError: The network can't be had, or is not what was asked.
         HeadError: Its head gives no class maps; says what was found.
     """
+    check_head(model, weights)
     return CamModel(
-        load_network(model, weights),
+        load_network(model, weights, offline=offline),
         labels,
         device,
         dtype,
@@ -75,3 +80,17 @@ def load(
         layer=layer,
         steps=steps,
     )
+
+
+def check_head(
+    model: str | os.PathLike[str] | nn.Module, weights: str | os.PathLike[str] | None
+) -> None:
+    """Refuse a network without places before its weights are downloaded.
+
+    Raises:
+        ModelError: There is no such network.
+        HeadError: Nothing in it says where its logits come from.
+    """
+    network = before_download(model, weights)
+    if network is not None:
+        find_head(network.module, network.preprocessing.size, network.channels)

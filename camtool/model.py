@@ -6,6 +6,7 @@ import copy
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
@@ -27,7 +28,17 @@ from camtool.heads import (
     heads_at,
     probe_input,
 )
-from camtool.images import FITS, MAX_PIXELS, display_name, prepare, read_image
+from camtool.images import (
+    FITS,
+    MAX_PIXELS,
+    as_picture,
+    display_name,
+    enough,
+    prepare,
+    read_image,
+    read_pixels,
+    read_reduced,
+)
 from camtool.methods import STAGES, Settings, find_method, merged
 from camtool.networks import Network, Preprocessing, labels_for
 from camtool.prepared import Prepared, from_tensor, same_shape
@@ -94,10 +105,10 @@ class CamModel:
         self.device, self._module = self._place(device)
         size = self.preprocessing.size
         if layer is None and method != STAGES:
-            self.heads: list[Head] = [find_head(self._module, size)]
+            self.heads: list[Head] = [find_head(self._module, size, network.channels)]
         else:
             names = [] if layer is None else [name.strip() for name in layer.split(",")]
-            self.heads = [*heads_at(self._module, names, size)]
+            self.heads = [*heads_at(self._module, names, size, network.channels)]
         self.method, self._method = find_method(method, self.head)
         self._settings = Settings() if steps is None else Settings(TOLERANCE, steps)
         for head in self.heads:
@@ -157,7 +168,7 @@ class CamModel:
         if self.device.type == "cpu" and not self._given and not self._fused:
             from camtool.accelerate.fuse import fuse
 
-            sample = probe_input(self._module, self.preprocessing.size)
+            sample = probe_input(self._module, self.preprocessing.size, self.network.channels)
             fused = fuse(self._module, self.dtype, sample)
             if fused is not None:
                 self._body, self._fused = fused, True
@@ -186,22 +197,41 @@ class CamModel:
     def __repr__(self) -> str:
         return f"<CamModel {self.network.name}: {len(self.labels)} classes on {self.device}>"
 
-    def prepare(self, source: ImageSource, max_pixels: int = MAX_PIXELS) -> Prepared:
+    def prepare(
+        self, source: ImageSource, max_pixels: int = MAX_PIXELS, reduced: bool = False
+    ) -> Prepared:
         """Read a picture and resize it for the network.
+
+        Args:
+            source: As for `read_image`, or for `read_pixels` where the network takes other than
+                three channels.
+            max_pixels: Refuse larger pictures.
+            reduced: Read a very large picture only as large as the network and a panel need it.
 
         Raises:
             ImageError: The picture can't be read.
         """
-        image = read_image(source, max_pixels=max_pixels)
-        pixels, geometry = prepare(image, self.preprocessing, self.fit, self.head.stride)
-        return Prepared(display_name(source), image, pixels, geometry)
+        name, spec = display_name(source), self.preprocessing
+        seen = partial(prepare, spec=spec, fit=self.fit, stride=self.head.stride)
+        if self.network.channels != 3:
+            values = read_pixels(source, self.network.channels, max_pixels=max_pixels)
+            pixels, geometry = seen(values)  # type: ignore[type-var]
+            return Prepared(name, as_picture(values), pixels, geometry)
+        if not reduced:
+            image = read_image(source, max_pixels=max_pixels)
+            return Prepared(name, image, *seen(image))
+        suffices = partial(enough, spec=spec, fit=self.fit, stride=self.head.stride)
+        image, size = read_reduced(source, suffices, max_pixels=max_pixels)
+        return Prepared(name, image, *seen(image, size=size))
 
     def inputs(self, batch: Sequence[Prepared]) -> Tensor:
-        """The normalised input [N,3,h,w] of pictures of one shape, float32, on the device."""
+        """The normalised input [N,C,h,w] of pictures of one shape, float32, on the device."""
         stacked = torch.from_numpy(np.stack([item.pixels for item in batch]))
         mean, std = self._statistics()
         pixels = stacked.to(self.device).permute(0, 3, 1, 2)
-        inputs = pixels.float().div(255).sub(mean).div(std)
+        # Levels of 8 bits lie in 0..1 for the mean's sake; other numbers are taken as they are.
+        values = pixels.float().div(255) if pixels.dtype == torch.uint8 else pixels
+        inputs = values.sub(mean).div(std)
         return inputs.contiguous() if self._given else inputs
 
     def _statistics(self) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from camtool.images import Geometry
+from camtool.images import Geometry, Pixels
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,14 +24,14 @@ class Prepared:
 
     Attributes:
         name: What it is called.
-        image: uint8 [H,W,3], the original.
-        pixels: uint8 [h,w,3], resized to the network's input.
+        image: uint8 [H,W,3], the original; smaller where a large one was read reduced.
+        pixels: [h,w,C], resized to the network's input.
         geometry: How the second lies on the first.
     """
 
     name: str
     image: NDArray[np.uint8]
-    pixels: NDArray[np.uint8]
+    pixels: Pixels
     geometry: Geometry
 
 

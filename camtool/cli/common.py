@@ -77,7 +77,7 @@ class ModelOptions:
         typer.Option(
             "--model",
             "-m",
-            help="auto, gapnet, a torchvision architecture, timm/NAME, or a checkpoint.",
+            help="auto, a name of torchvision, efficientnet_lite0, timm/NAME, hf/NAME, a file.",
         ),
     ] = "auto"
     weights: Weights = None
@@ -119,6 +119,9 @@ class ModelOptions:
         Interpolation | None,
         typer.Option("--interpolation", help="How pictures are resized; default the model's."),
     ] = None
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Download nothing; also CAMTOOL_OFFLINE=1.")
+    ] = False
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")] = (
         "auto"
     )
@@ -128,13 +131,17 @@ class ModelOptions:
 
     def load(self) -> CamModel:
         """The model that the options name; what can't be meant is wrong usage."""
+        from camtool.loading import check_head
         from camtool.methods import AUTO, METHODS
         from camtool.model import CamModel
         from camtool.networks import load_network
 
         if self.method not in (AUTO, *METHODS):
             usage(f"--method takes {', '.join((AUTO, *METHODS))}, not {self.method!r}")
-        network = load_network(self.model, self.weights)
+        check_head(self.model, self.weights)
+        network = load_network(self.model, self.weights, offline=self.offline)
+        for note in network.notes:
+            say(note)
         return CamModel(
             network,
             self.labels,

@@ -45,7 +45,11 @@ def explain(
         views = looks.views(save, boxes)
         cam = network.load()
         writer = _Writer(output, paths, views, as_json)
-        stream = explain_stream(cam, paths, target or None, topk, batch_size, max_pixels)
+        # Files at the picture's own size need all of it.
+        reduced = not {"overlay", "heatmap", "boxes"} & set(views.kinds)
+        stream = explain_stream(
+            cam, paths, target or None, topk, batch_size, max_pixels, reduced=reduced
+        )
         for path, result in stream:
             if isinstance(result, Failed):
                 writer.fail(result)

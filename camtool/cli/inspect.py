@@ -30,7 +30,7 @@ def inspect(
 
     with common.exits():
         network = load_network(model, weights, random_if_absent=True)
-        head = find_head(network.module, size or network.preprocessing.size)
+        head = find_head(network.module, size or network.preprocessing.size, network.channels)
         facts = _facts(network, head)
     if as_json:
         print(json.dumps(facts, indent=1))

@@ -62,12 +62,14 @@ class Request:
         topk: How many, where no class is named.
         batch_size: Most pictures to a forward pass.
         max_pixels: Refuse larger pictures.
+        reduced: Read very large pictures only as large as a panel needs them.
     """
 
     indices: tuple[Choice, ...] = ()
     topk: int = 1
     batch_size: int = 8
     max_pixels: int = MAX_PIXELS
+    reduced: bool = False
 
 
 class Work(Protocol[J_contra, R_co]):

@@ -88,7 +88,7 @@ class Steps:
         start = time.perf_counter()
         try:
             chosen = self.request.indices if job.target is None else self.model.resolve(job.target)
-            prepared = self.model.prepare(job.source, self.request.max_pixels)
+            prepared = self.model.prepare(job.source, self.request.max_pixels, self.request.reduced)
             return Ready(
                 job, self._without_large(job, prepared), list(chosen), milliseconds_since(start)
             )
@@ -102,7 +102,8 @@ class Steps:
 
     def _without_large(self, job: J, prepared: Prepared) -> Prepared:
         """Let go of an original that is too large to wait in memory and can be read again."""
-        if prepared.image.nbytes * self.waiting <= ORIGINALS or not _is_path(job.source):
+        fits = prepared.image.nbytes * self.waiting <= ORIGINALS
+        if fits or not _is_path(job.source) or self.model.network.channels != 3:
             return prepared
         return replace(prepared, image=np.empty((0, 0, 3), np.uint8))
 

@@ -45,6 +45,7 @@ def explain_stream(
     batch_size: int = 8,
     max_pixels: int = MAX_PIXELS,
     workers: Workers = FOR_A_FEW,
+    reduced: bool = False,
 ) -> Iterator[Result]:
     """Explain pictures a few batches at a time, so that memory does not grow with their number.
 
@@ -56,6 +57,7 @@ def explain_stream(
         batch_size: Most pictures to a forward pass.
         max_pixels: Refuse larger pictures.
         workers: How many threads do what.
+        reduced: Read very large pictures only as large as a panel needs them.
 
     Returns:
         Each source with its explanation, or with why there is none, in the order given.
@@ -63,7 +65,7 @@ def explain_stream(
     Raises:
         TargetError: A target matches no class, or several; before anything is read.
     """
-    request = Request(tuple(model.resolve(targets)), topk, batch_size, max_pixels)
+    request = Request(tuple(model.resolve(targets)), topk, batch_size, max_pixels, reduced)
     jobs = (Job(number, source) for number, source in enumerate(sources))
     results = explain_jobs(ThreadEngine(model, request, workers), jobs)
     return ((job.source, result) for job, result in results)

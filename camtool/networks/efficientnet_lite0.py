@@ -177,7 +177,12 @@ def load_efficientnet_lite0() -> tuple[
     state = torch.load(path, map_location="cpu", weights_only=True)
     module.load_state_dict(rename(state), assign=True)
     module.requires_grad_(False).eval()
-    return module, _lines("labels"), _lines("synsets"), PREPROCESSING, path, SHA256
+    return module, *imagenet(), PREPROCESSING, path, SHA256
+
+
+def imagenet() -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """A label and a WordNet id for each of ImageNet's 1,000 classes."""
+    return _lines("labels"), _lines("synsets")
 
 
 def _lines(what: str) -> tuple[str, ...]:

@@ -1,20 +1,28 @@
-"""The embedded network: gapnet, which comes with the package and needs no hub."""
+"""The embedded network as a source: EfficientNet-Lite0, whose weights a package brings along."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from camtool.errors import ModelError
-from camtool.networks import gapnet, hub
-from camtool.networks.preprocessing import Preprocessing
+from camtool.networks.efficientnet_lite0 import (
+    PREPROCESSING,
+    SHA256,
+    EfficientNetLite0,
+    imagenet,
+    load_efficientnet_lite0,
+    rename,
+    weights_path,
+)
+from camtool.networks.fitting import fit
+from camtool.networks.hub import sha256
 from camtool.networks.source import RANDOM, Network, Published
+from camtool.networks.state import read_state
 
-NAME = "gapnet"
-FILE = "gapnet-1.safetensors"
-SHA256 = "228cc2d3ca92802e6c1d92b256adf2cecb245ddef14d6227d68c0c4de5dd7491"
-"""Of the file that this version of the package was released with."""
+NAME = "efficientnet_lite0"
 
 
 def takes(name: str) -> bool:
@@ -29,8 +37,11 @@ def names() -> tuple[str, ...]:
 
 def published(name: str) -> tuple[Published, ...]:
     """The one file."""
-    path = embedded_path()
-    return (Published("embedded", 200, path if path.exists() else None, SHA256),)
+    try:
+        path: Path | None = weights_path()
+    except ModelError:
+        path = None
+    return (Published("embedded", 1000, path, SHA256),)
 
 
 def fetch(name: str, weights: str | None, offline: bool) -> Path:
@@ -39,31 +50,40 @@ def fetch(name: str, weights: str | None, offline: bool) -> Path:
     Raises:
         ModelError: The file is missing or not the released one.
     """
-    path = embedded_path()
     if weights not in (None, "DEFAULT", "embedded"):
         raise ModelError(f"{NAME} has no weights called {weights!r}, and there is no such file")
-    if not path.exists():
-        raise ModelError(f"{path}: the embedded network is missing; reinstall camtool")
-    if hub.sha256(path) != SHA256:
-        raise ModelError(f"{path}: is not the file of this release; reinstall camtool")
-    return path
+    return weights_path()
 
 
 def load(name: str, weights: str | Path | None = None, offline: bool = False) -> Network:
-    """The embedded network, or another gapnet from its file."""
-    return gapnet.load(weights if isinstance(weights, Path) else fetch(name, weights, offline))
+    """The embedded network, or the same architecture with a user's weights."""
+    if isinstance(weights, Path):
+        return _from_file(weights)
+    fetch(name, weights, offline)
+    module, labels, synsets, preprocessing, path, digest = load_efficientnet_lite0()
+    return Network(module, NAME, path.name, digest, labels, preprocessing, synsets)
+
+
+def _from_file(path: Path) -> Network:
+    def factory(classes: int | None = None, channels: int | None = None) -> nn.Module:
+        if channels not in (None, 3):
+            raise ModelError(f"{path}: {NAME} takes three channels, the file has {channels}")
+        return EfficientNetLite0(classes or 1000)
+
+    state = read_state(path)
+    if any(key.startswith("_conv_stem") for key in state):
+        state = rename(state)
+    module, notes = fit(factory, state, str(path), NAME)
+    labels, synsets = imagenet() if module.get_parameter("fc.bias").numel() == 1000 else ((), ())
+    return Network(
+        module, NAME, str(path), sha256(path), labels, PREPROCESSING, synsets, notes=notes
+    )
 
 
 def random(name: str) -> Network:
-    """A gapnet as torch initialises it."""
+    """The architecture as torch initialises it."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        module = gapnet.gapnet().eval().requires_grad_(False)
-    return Network(module, NAME, RANDOM, None, (), Preprocessing(size=64, resize=64))
-
-
-def embedded_path() -> Path:
-    """The weights in an installed package, or in the repository that it runs from."""
-    package = Path(__file__).parents[1]
-    installed = package / "weights" / FILE
-    return installed if installed.exists() else package.parent / "weights" / FILE
+        module = EfficientNetLite0().eval().requires_grad_(False)
+    labels, synsets = imagenet()
+    return Network(module, NAME, RANDOM, None, labels, PREPROCESSING, synsets)

@@ -48,7 +48,7 @@ def load_network(
     """The network that a user names.
 
     Args:
-        model: "auto", a name that one of `SOURCES` takes ("gapnet", an architecture of
+        model: "auto", a name that one of `SOURCES` takes ("efficientnet_lite0", an architecture of
             torchvision, "timm/NAME", "hf/NAME", a folder of Hugging Face's, the path of a
             checkpoint), or a module, which is used as it is.
         weights: None for the architecture's published default, the name of a published entry
@@ -190,8 +190,8 @@ def _automatic(weights: str | os.PathLike[str] | None) -> Network:
         _say(f"using resnet50 with {found}; --model {embedded.NAME} is the embedded network")
         return torchvision.load("resnet50", found)
     _say(
-        f"using the embedded network {embedded.NAME} (200 classes); for ResNet-50 (1,000 classes) "
-        "run `camtool weights get resnet50`"
+        f"using the embedded network {embedded.NAME}; for ResNet-50 run "
+        "`camtool weights get resnet50`"
     )
     return embedded.load(embedded.NAME)
 

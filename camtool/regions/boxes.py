@@ -7,6 +7,7 @@ of kept pixels are the components, and a box is a component's extent.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import combinations, starmap
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
@@ -15,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from camtool.choices import Rule
+from camtool.images import LARGE
+from camtool.images.resample import measured
 from camtool.opencv import cv2
 
 if TYPE_CHECKING:
@@ -111,8 +114,28 @@ def components_of(
     threshold: float = ZHOU_THRESHOLD,
     rule: Rule = "max",
 ) -> list[Component]:
-    """The components of an explained class's map, in pixels of the original picture."""
-    return components_from_map(explanation.heatmap(k), threshold, rule=rule)
+    """The components of an explained class's map, in pixels of the original picture.
+
+    Those of a very large picture are found on a coarser grid, and are good to a pixel of it.
+    """
+    width, height = explanation.geometry.size
+    if width * height <= LARGE:
+        return components_from_map(explanation.heatmap(k), threshold, rule=rule)
+    heat = measured(explanation.maps[k], explanation.geometry)
+    across, down = width / heat.shape[1], height / heat.shape[0]
+    return [
+        Component(
+            (
+                math.floor(x0 * across),
+                math.floor(y0 * down),
+                math.ceil(x1 * across),
+                math.ceil(y1 * down),
+            ),
+            share,
+            round(area * across * down),
+        )
+        for (x0, y0, x1, y1), share, area in components_from_map(heat, threshold, rule=rule)
+    ]
 
 
 def mask_from_map(

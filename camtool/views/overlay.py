@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from camtool.choices import Colormap, Normalize
-from camtool.images import Geometry
+from camtool.images import LARGE, Geometry
 from camtool.opencv import cv2
 from camtool.views.colormaps import DIVERGING, POSITIVE_DEFAULT, SIGNED_DEFAULT, table
 
@@ -283,6 +283,14 @@ def overlays_of(
     Returns:
         uint8 [K,H,W,3], and float32 [K], the upper end of each colour scale in logits.
     """
+    image, geometry, maps = explanation.image, explanation.geometry, explanation.maps[classes]
+    if geometry.size[0] * geometry.size[1] > LARGE:
+        high = scale_of_maps(maps, geometry, look)
+        painted = [
+            paint_map(image, heat, geometry, float(end), look)
+            for heat, end in zip(maps, high, strict=True)
+        ]
+        return np.stack(painted), high
     heats = explanation.heatmaps(classes)
     high = scale_of(heats, look)
-    return paint(explanation.image, heats, high, look), high
+    return paint(image, heats, high, look), high

@@ -94,6 +94,7 @@ def panel(
     *,
     title: str,
     footer: str = "",
+    size: tuple[int, int] | None = None,
 ) -> Image.Image:
     """Lay out a picture and its overlays on a white sheet.
 
@@ -103,19 +104,20 @@ def panel(
         look: The display that the overlays were painted with.
         title: Headline, usually the file's name.
         footer: Small print, broken into lines as needed.
+        size: (W, H) of the original, where `picture` is a smaller one of it.
 
     Returns:
         RGB image.
     """
     height, width = picture.shape[:2]
-    size = _tile_size(width, height)
-    cell_width = max(_CELL_WIDTH, size[0] + 2)
-    cells = [_picture_cell(picture, tiles, look, size, cell_width)]
-    cells += [_tile_cell(tile, look, size, cell_width) for tile in tiles]
+    shown = _tile_size(width, height)
+    cell_width = max(_CELL_WIDTH, shown[0] + 2)
+    cells = [_picture_cell(picture, tiles, look, shown, cell_width, size or (width, height))]
+    cells += [_tile_cell(tile, look, shown, cell_width) for tile in tiles]
     grid = _grid(cells)
     content = max(_CONTENT_WIDTH, grid.width)
-    shown = text.elide(title, _TITLE, content, middle=True)
-    head = text.line([(shown, text.INK)], _TITLE, content)
+    heading = text.elide(title, _TITLE, content, middle=True)
+    head = text.line([(heading, text.INK)], _TITLE, content)
     small = text.wrap(footer, legend.SIZE, content)
     foot = [text.line([(part, text.GREY)], legend.SIZE, content) for part in small]
     sheet = _stack([head, _space(16), grid, *([_space(20)] if foot else []), *foot])
@@ -147,18 +149,33 @@ def panel_of(
             label=title,
             probability=explanation.probability(k),
             logit=float(explanation.logits[k]),
-            boxes=explanation.boxes(k, threshold, rule)[:1] if boxes else (),
+            boxes=_shown(explanation, k, threshold, rule) if boxes else (),
             scale=Scale(-float(high[k]) if look.signed else 0.0, float(high[k])),
             rank=explanation.rank(k),
             peak=float(explanation.maps[k].max()),
         )
         for k, title in enumerate(explanation.titles)
     ]
-    title, footer = Path(explanation.name).name, _footer(explanation)
-    return panel(explanation.image, tiles, look, title=title, footer=footer)
+    return panel(
+        explanation.image,
+        tiles,
+        look,
+        title=Path(explanation.name).name,
+        footer=_footer(explanation),
+        size=explanation.geometry.size,
+    )
 
 
 _COMPLETE = ("cam", "integrated", "stages")
+
+
+def _shown(
+    explanation: Explanation, k: int, threshold: float, rule: Rule
+) -> list[tuple[int, int, int, int]]:
+    """The largest box, in pixels of the picture that is shown."""
+    height, width = explanation.image.shape[:2]
+    original = np.zeros((explanation.geometry.size[1], explanation.geometry.size[0], 0))
+    return _scaled(explanation.boxes(k, threshold, rule)[:1], original, (width, height))
 
 
 def _footer(explanation: Explanation) -> str:
@@ -197,13 +214,13 @@ def _picture_cell(
     look: Look,
     size: tuple[int, int],
     width: int,
+    original: tuple[int, int],
 ) -> Image.Image:
-    height_px, width_px = picture.shape[:2]
     blocks = [
         _framed(_resample(picture, size)),
         _space(8),
         text.line([("Picture", text.INK)], _LABEL, width),
-        text.line([(f"{width_px} x {height_px} pixels", text.GREY)], _BODY, width),
+        text.line([(f"{original[0]} x {original[1]} pixels", text.GREY)], _BODY, width),
     ]
     if tiles:
         blocks += [_space(8), *_legend(tiles, look, width)]
@@ -255,7 +272,7 @@ def _resample(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uin
 
 
 def _scaled(
-    boxes: Sequence[tuple[int, int, int, int]], image: NDArray[np.uint8], size: tuple[int, int]
+    boxes: Sequence[tuple[int, int, int, int]], image: NDArray[Any], size: tuple[int, int]
 ) -> list[tuple[int, int, int, int]]:
     across, down = size[0] / image.shape[1], size[1] / image.shape[0]
     return [
