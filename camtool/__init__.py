@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from camtool.methods import class_activation_map
     from camtool.model import CamModel
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "CamModel",
