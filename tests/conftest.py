@@ -68,7 +68,11 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory) -> Path:
     """A seeded network of three convolutions a stage as a checkpoint."""
-    architecture: dict[str, Any] = {"widths": [8, 8, 16, 16], "blocks": [1, 1], "classes": len(LABELS)}
+    architecture: dict[str, Any] = {
+        "widths": [8, 8, 16, 16],
+        "blocks": [1, 1],
+        "classes": len(LABELS),
+    }
     torch.manual_seed(0)
     module = gapnet(**architecture)
     # Strong enough that maps outweigh biases and hold evidence of both signs.

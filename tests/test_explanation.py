@@ -129,7 +129,9 @@ def test_npz(whole, tmp_path: Path) -> None:
 
 def test_json(whole, crop, tmp_path: Path) -> None:
     record = json.loads(whole.save(tmp_path / "out.json").read_text())
-    assert list(record) == ["path", "width", "height", "geometry", "explanations"]
+    assert list(record) == [
+        "path", "width", "height", "geometry", "exact", "steps", "explanations",
+    ]  # fmt: skip
     assert (record["width"], record["height"]) == (150, 90)
     assert record["geometry"] == {"fit": "whole", "region": [0, 0, 150, 90], "input": [64, 104]}
     assert len(record["explanations"]) == 3
@@ -211,7 +213,7 @@ def test_it_is_frozen_and_holds_data_alone(whole) -> None:
     with pytest.raises(AttributeError):
         whole.maps = None
     kinds = {type(value) for value in vars(whole).values()}
-    assert kinds <= {str, bool, tuple, np.ndarray, type(whole.geometry)}
+    assert kinds <= {str, bool, int, tuple, np.ndarray, type(whole.geometry)}
 
 
 def test_the_mask_is_what_the_components_cover(whole) -> None:

@@ -98,6 +98,17 @@ class Source(Protocol):
         """
 
 
+def woken(module: nn.Module) -> nn.Module:
+    """A random network whose answer depends on its input, in evaluation mode, without gradients.
+
+    Some architectures begin training with a last layer of zeros, whose logits are all alike.
+    """
+    for part in module.modules():
+        if isinstance(part, nn.Linear) and not part.weight.any():
+            nn.init.trunc_normal_(part.weight, std=0.02)
+    return module.eval().requires_grad_(False)
+
+
 def synsets_of(labels: Sequence[str]) -> tuple[str, ...]:
     """ImageNet's 1,000 WordNet ids where the labels are ImageNet's; their order is by id."""
     if len(labels) != 1000 or not labels[0].startswith("tench"):

@@ -15,7 +15,7 @@ from camtool.errors import ModelError
 from camtool.networks import hub, torchvision
 from camtool.networks.fitting import fit
 from camtool.networks.preprocessing import INTERPOLATIONS, Preprocessing
-from camtool.networks.source import RANDOM, Network, Published, synsets_of
+from camtool.networks.source import RANDOM, Network, Published, synsets_of, woken
 from camtool.networks.state import line_of, read_state
 
 PREFIX = "timm/"
@@ -70,7 +70,7 @@ def random(name: str) -> Network:
     """An architecture with its own random initialisation."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return _network(_create(_place(name, offline=False)), name, RANDOM, None)
+        return _network(woken(_create(_place(name, offline=False))), name, RANDOM, None)
 
 
 def _network(

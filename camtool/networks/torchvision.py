@@ -17,7 +17,7 @@ from camtool.errors import ModelError
 from camtool.networks import hub
 from camtool.networks.fitting import empty, first_convolution, fit, match
 from camtool.networks.preprocessing import MAX_SIZE, Preprocessing
-from camtool.networks.source import RANDOM, Network, Published, synsets_of
+from camtool.networks.source import RANDOM, Network, Published, synsets_of, woken
 from camtool.networks.state import State, read_state
 
 _INCEPTIONS = ("googlenet", "inception_v3")
@@ -241,7 +241,7 @@ def random_module(name: str, classes: int | None = None, channels: int | None = 
         options = {"aux_logits": False, "transform_input": True}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return _construct(name, classes, channels, options).eval().requires_grad_(False)
+        return woken(_construct(name, classes, channels, options))
 
 
 def identify(state: State) -> str | None:

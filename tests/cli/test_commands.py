@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 import camtool
@@ -74,10 +75,18 @@ def test_inspect_as_json() -> None:
     assert facts["head"]["max_error"] <= facts["head"]["tolerance"]
 
 
-def test_inspect_refuses_with_the_reason() -> None:
+def test_inspect_tells_what_follows_the_features() -> None:
     result = _run("inspect", "mobilenet_v3_small", "-w", "random")
+    assert result.exit_code == 0
+    for words in ("features: 576 maps", "nonlinearity", "exact"):
+        assert words in result.stdout
+
+
+def test_inspect_refuses_with_the_reason(tmp_path: Path) -> None:
+    path = tmp_path / "other.pth"
+    torch.save({"weight": torch.zeros(3)}, path)
+    result = _run("inspect", str(path))
     assert result.exit_code == 3
-    assert "hardswish" in result.stderr
     assert len(result.stderr.splitlines()) == 1
 
 

@@ -97,7 +97,9 @@ def test_json_is_one_document_of_the_designs_shape(explain, here: Path) -> None:
     assert document["failed"] == [{"path": str(here / "none.jpg"), "reason": "no such file"}]
     assert [Path(image["path"]).name for image in document["images"]] == ["one.png", "two.jpg"]
     for image in document["images"]:
-        assert set(image) == {"path", "width", "height", "geometry", "explanations", "files"}
+        assert set(image) == {
+            "path", "width", "height", "geometry", "exact", "steps", "explanations", "files",
+        }  # fmt: skip
         assert image["geometry"]["region"] == [0, 0, image["width"], image["height"]]
         assert set(image["geometry"]) == {"fit", "region", "input"}
         assert Path(image["files"]["panel"]).is_file()
@@ -293,8 +295,8 @@ def test_what_can_not_be_written_is_a_failure(explain, here: Path) -> None:
         (("-m", "resnet5"), "did you mean"),
         (("-m", "squeezenet1_1", "-w", "none.pth"), "no such weights file"),
         (("-m", "none.pth"), "no file"),
-        (("-m", "resnet18", "-w", "random", "--labels", "none.txt"), "labels can't be read"),
-        (("-m", "alexnet", "-w", "random"), "6×6"),
+        (("-m", "resnet18", "-w", "random", "--labels", "none.txt"), "can't be read"),
+        (("-m", "resnet18", "-w", "random", "--layer", "layer9"), "no module"),
         (("-m", "squeezenet1_1", "-w", "random", "--device", "cuda:77"), "CUDA devices"),
     ],
 )

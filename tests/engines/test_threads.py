@@ -141,15 +141,15 @@ def test_a_device_too_small_for_one_picture_fails_each(model, sources, monkeypat
 
 
 def test_a_shape_that_the_network_refuses_fails_these_pictures_only(model, sources, monkeypatch):
-    forward = model.forward
+    forwards = model.forwards
     refused = model.prepare(sources[1]).geometry.input
 
     def choosy(inputs):
         if tuple(inputs.shape[2:]) == refused:
             raise ModelError("not this shape")
-        return forward(inputs)
+        return forwards(inputs)
 
-    monkeypatch.setattr(model, "forward", choosy)
+    monkeypatch.setattr(model, "forwards", choosy)
     results = run(model, [Job(n, path) for n, path in enumerate(sources)])
     assert len(results) == 41
     for number, result in results:
@@ -161,10 +161,10 @@ def test_a_shape_that_the_network_refuses_fails_these_pictures_only(model, sourc
 def test_a_decoder_that_raises_anything_costs_its_picture(model, sources, monkeypatch):
     prepare = model.prepare
 
-    def broken(source, max_pixels):
+    def broken(source, max_pixels, reduced):
         if source == sources[3]:
             raise AssertionError("inside\na decoder")
-        return prepare(source, max_pixels)
+        return prepare(source, max_pixels, reduced)
 
     monkeypatch.setattr(model, "prepare", broken)
     results = dict(run(model, [Job(n, path) for n, path in enumerate(sources[:6])]))

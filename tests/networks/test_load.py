@@ -24,7 +24,11 @@ def _tiny(classes: int = 3) -> nn.Module:
 
 @pytest.mark.parametrize(
     ("name", "hint"),
-    [("resnet5", "resnet50"), ("effnet_b0", "efficientnet_b0"), ("gapnett", "gapnet")],
+    [
+        ("resnet5", "resnet50"),
+        ("effnet_b0", "efficientnet_b0"),
+        ("efficientnet_lite", "efficientnet_lite0"),
+    ],
 )
 def test_a_wrong_name_gives_the_nearest(name: str, hint: str) -> None:
     with pytest.raises(ModelError, match="did you mean") as caught:

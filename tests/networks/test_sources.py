@@ -118,7 +118,7 @@ def test_every_source_has_the_five_functions() -> None:
 @pytest.mark.parametrize(
     ("name", "forbidden"),
     [
-        ("gapnet", "torchvision timm transformers huggingface_hub"),
+        ("efficientnet_lite0", "torchvision timm transformers huggingface_hub"),
         ("weights/gapnet-1.safetensors", "torchvision timm transformers huggingface_hub"),
         ("squeezenet1_1", "timm transformers huggingface_hub"),
     ],
@@ -223,7 +223,7 @@ def test_before_download_says_nothing_where_nothing_is_fetched(monkeypatch, tmp_
     path.touch()
     for arguments in (
         ("auto",),
-        ("gapnet",),
+        ("efficientnet_lite0",),
         (_tiny(),),
         ("squeezenet1_1", "random"),
         ("squeezenet1_1", path),

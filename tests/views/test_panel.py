@@ -109,7 +109,7 @@ def rows_of_bars(image):
 def test_every_map_has_its_own_bar_or_all_have_one_under_the_picture(normalize):
     image, look = photo(), Look(normalize=normalize)
     own = module._tile_cell(tile(image), look, (240, 180), 260)
-    common = module._picture_cell(image, [tile(image)], look, (240, 180), 260)
+    common = module._picture_cell(image, [tile(image)], look, (240, 180), 260, (240, 180))
     heights = (rows_of_bars(own), rows_of_bars(common))
     assert heights == ((14, 0) if normalize == "image" else (0, 14))
 

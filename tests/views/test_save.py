@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -12,8 +13,9 @@ from PIL import Image
 from torch import nn
 
 import camtool
+from camtool.choices import Kind
 from camtool.views.overlay import Look
-from camtool.views.save import KINDS, Places, Views, files_of, save_views
+from camtool.views.save import Places, Views, files_of, save_views
 
 
 @pytest.fixture(scope="module")
@@ -29,13 +31,13 @@ def explanation():
 
 def test_every_kind_is_written_where_it_says(explanation, tmp_path: Path) -> None:
     base = tmp_path / "new" / "cat.v2"
-    views = Views(KINDS, Look())
+    views = Views(get_args(Kind), Look())
     written = save_views(explanation, base, views)
-    assert set(written) == set(KINDS)
+    assert set(written) == set(get_args(Kind))
     assert written["panel"] == f"{base}.cam.png"
     assert written["npz"] == f"{base}.cam.npz"
     assert written["json"] == f"{base}.cam.json"
-    for kind in KINDS:
+    for kind in get_args(Kind):
         if kind not in ("panel", "npz", "json"):
             assert written[kind] == [f"{base}.{kind}-{k}.png" for k in (1, 2)]
     said = {str(path) for _, path in files_of(explanation, base, views)}
