@@ -278,6 +278,7 @@ def test_what_the_hub_lacks_is_one_line(online, name: str) -> None:
 
 
 def test_offline_asks_nobody(online, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert before_download("hf/OWNER/small", offline=True) is None
     with pytest.raises(ModelError, match="offline nothing is downloaded"):
         load_network("hf/OWNER/small", offline=True)
     monkeypatch.setenv("CAMTOOL_OFFLINE", "1")
