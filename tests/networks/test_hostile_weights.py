@@ -13,6 +13,7 @@ import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -60,7 +61,7 @@ def _expanded(path: Path) -> None:
     torch.save(state, path)
 
 
-def _deep(wrap: Callable[[Path, bytes], object]) -> Callable[[Path], None]:
+def _deep(wrap: Callable[[Path, bytes], object]) -> Callable[[Path], object]:
     """A dictionary whose key is a tuple in a tuple in a tuple, a million times."""
     pickled = b"\x80\x02}()" + b"\x85" * 1_000_000 + b"K\x01u."
     return lambda path: wrap(path, pickled)
@@ -215,7 +216,7 @@ def test_pipes_and_devices_are_no_weights(tmp_path: Path) -> None:
 
 def _gapnet_file(path: Path, state: dict | None = None, **facts: object) -> Path:
     """A small gapnet file, with what it says of itself replaced."""
-    architecture = {"widths": [4, 4, 4, 4], "blocks": [1, 1], "classes": 3}
+    architecture: dict[str, Any] = _architecture()
     preprocessing = {"size": 64, "mean": [0.5] * 3, "std": [0.25] * 3, "interpolation": "bilinear"}
     said = {"architecture": architecture, "labels": ["a", "b", "c"], "preprocessing": preprocessing}
     metadata = {

@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -44,7 +45,7 @@ def _wrapped() -> State:
     return state | {"model.criterion.weight": torch.ones(5), "model.centers": torch.zeros(5, 9)}
 
 
-LOADS: dict[str, tuple[str, Callable[[], object], str]] = {
+LOADS: dict[str, tuple[str, Callable[[], State], str]] = {
     "as it is": (NAME, _state, ""),
     "dropout before the head": (
         NAME,
@@ -119,8 +120,9 @@ def test_loads_by_its_architecture(case: str, tmp_path: Path) -> None:
     mine = network.module.state_dict()
     numbers = {round(float(value.double().sum()), 2) for value in state.values()}
     assert {round(float(value.double().sum()), 2) for value in mine.values()} <= numbers
-    stem = first_convolution(network.module)[1]
-    assert network.channels == stem.in_channels == len(network.preprocessing.mean)
+    first = first_convolution(network.module)
+    assert first is not None
+    assert network.channels == first[1].in_channels == len(network.preprocessing.mean)
     inputs = torch.rand(1, network.channels, 64, 64)
     with torch.inference_mode():
         assert network.module(inputs).isfinite().all()
@@ -146,7 +148,8 @@ def test_a_vit_takes_the_size_that_its_positions_were_made_for(tmp_path: Path) -
     network = load_network("vit_b_16", path)
     assert network.module.image_size == network.preprocessing.size == 48
     assert network.preprocessing.resize == 55
-    assert torch.equal(network.module.conv_proj.weight, module.conv_proj.weight)
+    mine = network.module.get_parameter("conv_proj.weight")
+    assert torch.equal(mine, module.conv_proj.weight)
 
 
 @pytest.mark.parametrize(("cells", "side"), [(3, 48), (24, 384), (10**5, 224)])
@@ -156,7 +159,7 @@ def test_a_vit_is_built_for_its_positions(cells: int, side: int) -> None:
     assert empty(lambda: build("vit_b_16", state)).image_size == side
 
 
-def _saved(content: object, name: str = "mine.pth", **options: object) -> Callable[[Path], Path]:
+def _saved(content: object, name: str = "mine.pth", **options: Any) -> Callable[[Path], Path]:
     def write(folder: Path) -> Path:
         torch.save(content() if callable(content) else content, folder / name, **options)
         return folder / name
