@@ -22,7 +22,7 @@ from camtool.networks.fitting import fit
 from camtool.networks.hub import sha256
 from camtool.networks.preprocessing import Preprocessing
 from camtool.networks.source import Network
-from camtool.networks.state import line_of, read_state
+from camtool.networks.state import State, is_there, line_of, read_state
 
 
 def _conv_bn(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:
@@ -147,6 +147,8 @@ def metadata(path: Path) -> dict[str, Any] | None:
     """
     from safetensors import SafetensorError, safe_open
 
+    if not is_there(path):
+        return None
     try:
         with safe_open(path, framework="pt") as file:
             facts: dict[str, Any] = dict(file.metadata() or {})
@@ -175,9 +177,7 @@ def load(path: Path) -> Network:
     try:
         spec = _preprocessing(**facts["preprocessing"])
         labels, wnids = (tuple(map(str, facts.get(key, ()))) for key in ("labels", "wnids"))
-        # Building takes a while for each block; a file has five tensors or more for one.
-        if sum(facts["architecture"]["blocks"]) > len(state):
-            raise ValueError("it has fewer tensors than blocks")
+        _check_claim(state, **facts["architecture"])
         build = partial(gapnet, **facts["architecture"])
         module, _ = fit(lambda *_: build(), state, str(path), "the gapnet that it says it is")
     except ModelError:
@@ -185,6 +185,13 @@ def load(path: Path) -> Network:
     except (LookupError, TypeError, ValueError, RuntimeError) as error:
         raise _damaged(path, error) from None
     return Network(module, "gapnet", path.name, sha256(path), labels, spec, wnids)
+
+
+def _check_claim(state: State, widths: list[int], blocks: list[int], classes: int) -> None:
+    """Refuse an architecture that is larger than the file, before any of it is built."""
+    widest = max(tensor.numel() for tensor in state.values())
+    if sum(blocks) > len(state) or max(*widths, classes) > widest:
+        raise ValueError("it says that it is larger than it is")
 
 
 def _preprocessing(

@@ -73,17 +73,20 @@ def load_network(
 
 
 def before_download(
-    model: str | os.PathLike[str] | nn.Module = AUTO, weights: str | os.PathLike[str] | None = None
+    model: str | os.PathLike[str] | nn.Module = AUTO,
+    weights: str | os.PathLike[str] | None = None,
+    *,
+    offline: bool = False,
 ) -> Network | None:
     """The architecture with random weights where `load_network` would download its own.
 
     Its head is the same, so what refuses it can be said before anything large is fetched. None
-    where nothing has to be fetched.
+    where nothing has to be fetched, or may be (`offline`).
 
     Raises:
         ModelError: There is no such name, or there are no such weights.
     """
-    if isinstance(model, nn.Module) or os.fspath(model) == AUTO:
+    if isinstance(model, nn.Module) or os.fspath(model) == AUTO or hub.is_offline(offline):
         return None
     name = os.fspath(model)
     source, wanted = find_source(name), _wanted(weights)

@@ -206,8 +206,8 @@ def _check_depth(path: Path, stream: BinaryIO) -> object:
         value = argument if argument is not None else value
         if opcode.name == "MARK":
             stack.append(None)
-        elif opcode.name.endswith("PUT"):
-            memo[argument] = stack[-1]
+        elif opcode.name.endswith(("PUT", "MEMOIZE")):
+            memo[len(memo) if argument is None else argument] = stack[-1]
         elif opcode.name.endswith("GET"):
             stack.append(memo[argument])
         else:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -21,7 +22,8 @@ import torch
 
 import camtool
 from camtool.errors import ModelError
-from camtool.networks import hub, load_network
+from camtool.heads import find_head
+from camtool.networks import before_download, hub, load_network
 from camtool.networks import torchvision as zoo
 from camtool.networks.load import resnet50_on_this_machine
 
@@ -186,8 +188,99 @@ def test_a_server_that_talks_nonsense(url, monkeypatch, tmp_path: Path) -> None:
         thread.join()
 
 
+@contextlib.contextmanager
+def _answering(monkeypatch: pytest.MonkeyPatch, answer: bytes) -> Iterator[None]:
+    """A server that says this much and then holds its tongue, the line still open."""
+    monkeypatch.setattr(hub, "TIMEOUT", 0.2)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    over = threading.Event()
+
+    def serve() -> None:
+        connection, _ = listening.accept()
+        with connection:
+            connection.recv(4096)
+            connection.sendall(answer)
+            over.wait(60)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        monkeypatch.setenv("CAMTOOL_HUB", f"http://127.0.0.1:{listening.getsockname()[1]}")
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+
+@pytest.mark.parametrize("said", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\nabc"])
+def test_a_silent_server_is_given_up(url, monkeypatch, tmp_path: Path, said: bytes) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with (
+        _answering(monkeypatch, said),
+        pytest.raises(ModelError, match=r"can't be downloaded \(.*timed out\)") as caught,
+    ):
+        load_network(NAME)
+    assert "\n" not in str(caught.value)
+    assert [*tmp_path.rglob("*.p*")] == []
+
+
+def test_what_does_not_fit_the_disk_is_not_begun(url, monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    said = b"HTTP/1.1 200 OK\r\nContent-Length: 999999999999999999\r\n\r\nabc"
+    with (
+        _answering(monkeypatch, said),
+        pytest.raises(ModelError, match=r"MB do not fit into the .* MB left"),
+    ):
+        load_network(NAME)
+
+
+def test_the_time_that_a_server_has_is_stated() -> None:
+    assert 5 <= hub.TIMEOUT <= 60
+
+
+@pytest.mark.parametrize("set_by", ["argument", "environment"])
+def test_offline_downloads_nothing(server, content, url, monkeypatch, set_by: str) -> None:
+    server.files[_path_of(url)] = content
+    if set_by == "environment":
+        monkeypatch.setenv("CAMTOOL_OFFLINE", "1")
+    with pytest.raises(ModelError, match="offline nothing is downloaded") as caught:
+        load_network(NAME, offline=set_by == "argument")
+    assert str(hub.cached_path(url)) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert server.asked == []
+    hub.cached_path(url).parent.mkdir(parents=True)
+    hub.cached_path(url).write_bytes(content)
+    assert load_network(NAME, offline=True).weights == "IMAGENET1K_V1"
+
+
+@pytest.mark.parametrize(("value", "offline"), [("", False), ("0", False), ("1", True)])
+def test_what_the_environment_says(monkeypatch, value: str, offline: bool) -> None:
+    monkeypatch.setenv("CAMTOOL_OFFLINE", value)
+    assert hub.is_offline(False) is offline
+    assert hub.is_offline(True)
+
+
+def test_a_pipe_in_the_cache_is_not_waited_on(server, url, monkeypatch) -> None:
+    path = hub.cached_path(url)
+    path.parent.mkdir(parents=True)
+    os.mkfifo(path)
+    with pytest.raises(ModelError, match="is no regular file; remove what is there"):
+        load_network(NAME)
+    os.mkfifo(path.with_name("resnet50-0676ba61.pth"))
+    monkeypatch.delenv("CAMTOOL_WEIGHTS", raising=False)
+    assert resnet50_on_this_machine() is None
+    monkeypatch.setenv("CAMTOOL_WEIGHTS", str(path.parent))
+    with pytest.raises(ModelError, match="CAMTOOL_WEIGHTS="):
+        resnet50_on_this_machine()
+
+
 def test_nothing_is_fetched_for_a_look_at_the_head(server, url) -> None:
     assert load_network(NAME, random_if_absent=True).weights == "random (seed 0)"
+    for weights in (None, "IMAGENET1K_V1"):
+        shown = before_download(NAME, weights)
+        assert shown.weights == "random (seed 0)"
+        assert find_head(shown.module, 64).layer == "fc.weight"
     assert server.asked == []
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from camtool.errors import ModelError, TargetError
 from camtool.networks import resolve_target
-from camtool.networks.labels import read_labels
+from camtool.networks.labels import MAX_TEXT, read_labels
 
 BIRDS = ("robin", "tabby, tabby cat", "house cat", "crane", "crane", "T-shirt", "fire_screen")
 
@@ -48,6 +49,14 @@ def test_files(tmp_path: Path, name: str, text: str) -> None:
         ("a.json", b'{"0": "a", "2": "b", "3": "c"}', "without gaps"),
         ("a.json", b'{"cat": "a", "dog": "b", "cow": "c"}', "class indices"),
         ("a.json", b"[[], [], []]", "must hold a list"),
+        ("a.json", b"[" * 200_000, "is not JSON"),
+        ("a.json", b'{"a":' * 200_000, "is not JSON"),
+        ("a.json", b"[[[1]], 2, 3]", "must hold a list"),
+        ("a.json", b'{"0": {"a": 1}, "1": "b", "2": "c"}', "must hold a list"),
+        ("a.json", b'["a", {}, "c"]', "must hold a list"),
+        ("a.json", b"[" + b"9" * 5000 + b", 1, 2]", "is not JSON"),
+        ("a.json", b'{"' + b"9" * 5000 + b'": "a"}', "class indices"),
+        ("a.txt", b"a" * (MAX_TEXT + 1), "is larger than 16 MiB"),
     ],
 )
 def test_bad_files(tmp_path: Path, name: str, content: bytes, reason: str) -> None:
@@ -60,8 +69,21 @@ def test_bad_files(tmp_path: Path, name: str, content: bytes, reason: str) -> No
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="can't be read"):
+    with pytest.raises(ModelError, match="no such file"):
         read_labels(tmp_path / "none.txt", 3)
+
+
+def test_a_folder_says_how_its_names_become_labels(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"is a folder; labels are a file .* ls .* > labels\.txt"):
+        read_labels(tmp_path, 3)
+
+
+def test_what_never_ends_is_not_read(tmp_path: Path) -> None:
+    pipe = tmp_path / "labels.txt"
+    os.mkfifo(pipe)
+    for path in (pipe, Path("/dev/zero")):
+        with pytest.raises(ModelError, match="is no regular file"):
+            read_labels(path, 3)
 
 
 @pytest.mark.parametrize(
@@ -95,6 +117,28 @@ def test_no_match_lists_the_nearest() -> None:
         TargetError, match=r"no class is called 'robbin'; the nearest are 0 'robin'"
     ):
         resolve_target("robbin", BIRDS)
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["9" * 5000, "-" + "9" * 5000, "0" * 4999 + "5", 10**5000, -(10**5000)],
+    ids=["nines", "below zero", "zeros", "a number", "a number below zero"],
+)
+def test_an_index_of_thousands_of_digits_is_none(target: int | str) -> None:
+    with pytest.raises(TargetError, match=r"is not in 0\.\.6") as caught:
+        resolve_target(target, BIRDS)
+    assert len(str(caught.value)) < 200
+
+
+def test_a_target_of_a_megabyte_is_looked_up_at_once() -> None:
+    with pytest.raises(TargetError, match="no class is called 'aaaa") as caught:
+        resolve_target("a" * 1_000_000, [f"label {n}" for n in range(1000)])
+    assert len(str(caught.value)) < 500
+
+
+def test_a_label_longer_than_what_is_repeated_is_found() -> None:
+    labels = [f"{'a' * 300} {n}" for n in range(3)]
+    assert [resolve_target(label, labels) for label in labels] == [0, 1, 2]
 
 
 @pytest.mark.parametrize("target", [7, -1, "7", "-1", 10**12])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,8 @@ def test_the_size_alone_brings_the_usual_resize(size: int, resize: int) -> None:
 
 
 def test_what_is_given_is_kept_as_plain_tuples() -> None:
-    spec = Preprocessing(np.int64(32), 40, mean=[0.5, 0.4, 0.3], std=np.array([0.2, 0.2, 0.1]))
+    given: dict[str, Any] = {"mean": [0.5, 0.4, 0.3], "std": np.array([0.2, 0.2, 0.1])}
+    spec = Preprocessing(size=np.int64(32), resize=40, **given)  # type: ignore[arg-type]
     assert spec == Preprocessing(32, 40, (0.5, 0.4, 0.3), (0.2, 0.2, 0.1))
     assert hash(spec)
     assert type(spec.size) is int

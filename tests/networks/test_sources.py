@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -24,6 +25,7 @@ from camtool.networks import (
     load_network,
     torchvision,
 )
+from camtool.networks.embedded import NAME as EMBEDDED
 
 
 def _tiny(classes: int = 3, channels: int = 3) -> nn.Module:
@@ -118,7 +120,7 @@ def test_every_source_has_the_five_functions() -> None:
 @pytest.mark.parametrize(
     ("name", "forbidden"),
     [
-        ("efficientnet_lite0", "torchvision timm transformers huggingface_hub"),
+        (EMBEDDED, "torchvision timm transformers huggingface_hub"),
         ("weights/gapnet-1.safetensors", "torchvision timm transformers huggingface_hub"),
         ("squeezenet1_1", "timm transformers huggingface_hub"),
     ],
@@ -196,7 +198,7 @@ print(network.preprocessing.size, network.preprocessing.resize, network.preproce
 
 @pytest.mark.parametrize("record", [None, {}, {"mean": 3}, "text", {"a": 1}])
 def test_what_is_no_record_is_ignored(record: object) -> None:
-    module = _tiny()
+    module: Any = _tiny()
     module.pretrained_cfg = record
     assert load_network(module).preprocessing == Preprocessing()
 
@@ -223,7 +225,7 @@ def test_before_download_says_nothing_where_nothing_is_fetched(monkeypatch, tmp_
     path.touch()
     for arguments in (
         ("auto",),
-        ("efficientnet_lite0",),
+        (EMBEDDED,),
         (_tiny(),),
         ("squeezenet1_1", "random"),
         ("squeezenet1_1", path),
