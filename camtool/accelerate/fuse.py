@@ -273,7 +273,7 @@ class _Fusion:
         operands = list(node.args)
         if len(operands) != 2 or node.kwargs or operands.count(last) != 1:
             return
-        if conv is None or conv.post != NOTHING or conv.groups != 1:
+        if conv is None or len(last.args) > 1 or conv.post != NOTHING or conv.groups != 1:
             return
         first = operands.pop(operands.index(last)) is node.args[0]
         if _only_user(last) is not node or not isinstance(operands[0], fx.Node):
