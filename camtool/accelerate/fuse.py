@@ -250,7 +250,7 @@ class _Fusion:
         if node.args[0] is not pad or _only_user(pad) is not node or not pad.args:
             return None
         part = self._part(pad)
-        if isinstance(part, nn.ConstantPad2d):
+        if isinstance(part, nn.ConstantPad2d) and type(part) in (nn.ConstantPad2d, nn.ZeroPad2d):
             given: dict[str, Any] = {"pad": part.padding, "value": part.value}
         elif pad.op == "call_function" and pad.target is F.pad:
             names = ("input", "pad", "mode", "value")
