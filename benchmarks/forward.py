@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from camtool.accelerate.fuse import bf16_pays, fuse
+from camtool.accelerate.memory import keep_freed_memory
 from camtool.networks.efficientnet_lite0 import EfficientNetLite0
 
 NETWORKS = ("efficientnet_lite0", "resnet50", "resnet18", "squeezenet1_0")
@@ -89,8 +90,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--size", type=int, default=224, help="side of the input in pixels")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--keep", action="store_true", help="keep freed memory, as batch does")
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS))
     options = parser.parse_args()
+    if options.keep:
+        keep_freed_memory()
     for threads in dict.fromkeys((1, torch.get_num_threads())):
         torch.set_num_threads(threads)
         for name in options.networks:

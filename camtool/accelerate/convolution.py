@@ -57,8 +57,9 @@ class FusedConvolution(nn.Module):
     laid out for a shape when the shape comes a second time, for the first `LAYOUTS` such shapes.
 
     The operator pads both ends of an axis alike. Where they should differ by one, as TensorFlow's
-    SAME padding of stride 2 does, the kernel gets a row of zeros on the side that should have
-    less, which comes to the same without copying the input.
+    SAME padding of stride 2 does, a depthwise kernel gets a row of zeros on the side that should
+    have less. That comes to the same without copying the input, and is free, because depthwise
+    convolutions wait for memory.
 
     Args:
         conv: The convolution, zero-padded.
@@ -141,10 +142,11 @@ class FusedConvolution(nn.Module):
         return self._layouts[key]
 
     def _folds(self, pads: Pads) -> bool:
-        """Whether the operator can pad so: with one zero more on one side than on the other."""
+        """Whether the operator pads so faster than the input is copied: see the class."""
         left, right, top, bottom = pads
         uneven = max(abs(left - right), abs(top - bottom))
-        return uneven == 0 or (uneven == 1 and max(self.dilation) == 1)
+        depthwise = self.weight.shape[1] == 1 and max(self.dilation) == 1
+        return uneven == 0 or (uneven == 1 and depthwise)
 
     def _evened(self, pads: Pads) -> tuple[Tensor, list[int]]:
         """Weight and padding, alike on both sides, that come to the same as uneven `pads`."""

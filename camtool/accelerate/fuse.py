@@ -250,7 +250,7 @@ class _Fusion:
         if node.args[0] is not pad or _only_user(pad) is not node or not pad.args:
             return None
         part = self._part(pad)
-        if isinstance(part, nn.ConstantPad2d):
+        if isinstance(part, nn.ConstantPad2d) and type(part) in (nn.ConstantPad2d, nn.ZeroPad2d):
             given: dict[str, Any] = {"pad": part.padding, "value": part.value}
         elif pad.op == "call_function" and pad.target is F.pad:
             names = ("input", "pad", "mode", "value")
@@ -273,7 +273,7 @@ class _Fusion:
         operands = list(node.args)
         if len(operands) != 2 or node.kwargs or operands.count(last) != 1:
             return
-        if conv is None or conv.post != NOTHING or conv.groups != 1:
+        if conv is None or len(last.args) > 1 or conv.post != NOTHING or conv.groups != 1:
             return
         first = operands.pop(operands.index(last)) is node.args[0]
         if _only_user(last) is not node or not isinstance(operands[0], fx.Node):

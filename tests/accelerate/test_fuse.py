@@ -247,6 +247,11 @@ def doubled(net, x):
     return F.relu(y + y)
 
 
+def added_twice(net, x):
+    y = x * 2
+    return F.relu(net.conv(x) + x + y)
+
+
 def added_number(net, x):
     return F.relu(net.conv(x) + 0.5) + torch.add(x, net.conv(x), alpha=2)
 
@@ -320,6 +325,7 @@ ODD: dict[str, tuple[Net, list[str]]] = {
     "broadcast": (Net(broadcast_addition), ["none", "none"]),
     "growing": (Net(growing_addition), ["none", "add relu"]),
     "doubled": (Net(doubled), ["none", "none"]),
+    "twice": (Net(added_twice), ["none", "add none"]),
     "numbers": (Net(added_number), ["none", "none", "none"]),
     "gate": (Net(after_pool), ["none", "none"]),
     "identity": (
@@ -376,6 +382,7 @@ LAYERS: dict[str, tuple[nn.Module, list[str]]] = {
 ODD |= {name: (Net(through, part=part), ["none", *want]) for name, (part, want) in LAYERS.items()}
 
 
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
 @pytest.mark.parametrize("name", ODD)
 def test_odd_constructs_are_fused_only_where_nothing_changes(name: str) -> None:
     module, wanted = ODD[name]
