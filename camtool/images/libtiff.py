@@ -1,8 +1,8 @@
 """What libtiff has to say of a picture, kept for the one who reads that picture.
 
 libtiff prints its messages to the terminal, and they name no file. It has one pair of handlers
-for the whole process; ours are set once, and know by the thread which read they belong to. What
-others read is still printed as before.
+for the whole process; ours are set once, when this module is imported, and know by the thread
+which read they belong to. What others read is still printed as before.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 
 from PIL import _imaging
 
@@ -53,7 +52,6 @@ def heard() -> Iterator[Complaints]:
 
     Nothing is printed; mere warnings are dropped. Where libtiff can't be reached, it prints.
     """
-    _listen()
     outer, _listener.complaints = _listener.complaints, Complaints()
     try:
         yield _listener.complaints
@@ -61,10 +59,8 @@ def heard() -> Iterator[Complaints]:
         _listener.complaints = outer
 
 
-@cache
 def _listen() -> list[object]:
-    """Set the handlers, once; what must live as long as they do."""
-    logging.getLogger("PIL.TiffImagePlugin").addFilter(_take_record)
+    """Set the handlers; what must live as long as they do."""
     try:
         # Symbols of the libraries that Pillow is linked with are found through Pillow's own.
         library, libc = ctypes.CDLL(_imaging.__file__), ctypes.CDLL(None)
@@ -99,3 +95,9 @@ def _take_record(record: logging.LogRecord) -> bool:
         return True
     _listener.complaints.add(record.getMessage())
     return False
+
+
+HANDLERS = _listen()
+"""Empty where libtiff can't be reached."""
+
+logging.getLogger("PIL.TiffImagePlugin").addFilter(_take_record)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
+from PIL.TiffImagePlugin import TiffImageFile
 
 from camtool.images.errors import ImageError
 
@@ -24,9 +25,10 @@ _SIXTEEN = ("PNG", "PPM")
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """The picture as its EXIF orientation says that it is to be seen."""
-    # exif_transpose copies a picture that is upright already.
-    turned = ExifTags.Base.Orientation in image.getexif()
+    """The picture, decoded, as its EXIF orientation says that it is to be seen."""
+    # TIFF files are turned by decoding them. exif_transpose copies a picture that is upright.
+    image.load()
+    turned = image.getexif().get(ExifTags.Base.Orientation) in range(2, 9)
     return ImageOps.exif_transpose(image) if turned else image
 
 
@@ -59,7 +61,7 @@ def _levels_of(image: Image.Image) -> NDArray[np.uint8]:
     """Grey levels of more than 8 bits as levels of 8."""
     values = np.asarray(image).astype(np.float32)
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in _SIXTEEN):
-        return rounded(values / 257)
+        return rounded(values / (_white(image) / 255))
     finite = np.isfinite(values)
     low = float(values.min(where=finite, initial=np.inf))
     high = float(values.max(where=finite, initial=-np.inf))
@@ -131,6 +133,14 @@ def as_picture(pixels: Pixels) -> NDArray[np.uint8]:
         return np.ascontiguousarray(shown)
     low, high = float(shown.min()), float(shown.max())
     return rounded((shown - low) / max(high - low, _TINY) * 255)
+
+
+def _white(image: Image.Image) -> int:
+    """The greatest value that the samples of a file can have."""
+    if isinstance(image, TiffImageFile):
+        bits = image.tag_v2.get(ExifTags.Base.BitsPerSample, (16,))
+        return (1 << int(bits[0])) - 1
+    return 65_535
 
 
 def rounded(values: NDArray[Any]) -> NDArray[np.uint8]:

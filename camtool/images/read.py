@@ -56,10 +56,10 @@ def read_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> NDArray[
     their first frame, transparent pixels are composed on white. Embedded colour profiles are not
     applied, as torchvision's own loaders do not.
 
-    Files of more than 8 bits become levels of 8: values of 16 bits are divided by 257, floats in
-    0..1 are multiplied by 255, whole numbers in 0..255 stay. All others, which do not say what is
-    black and what white, are stretched from the least to the greatest of the picture's finite
-    values; what is not finite is black.
+    Files of more than 8 bits become levels of 8: values of 16 bits are divided by 257 (of 12 by
+    16.06), floats in 0..1 are multiplied by 255, whole numbers in 0..255 stay. All others, which
+    do not say what is black and what white, are stretched from the least to the greatest of the
+    picture's finite values; what is not finite is black.
 
     Args:
         source: A path, encoded bytes, a binary file object, a PIL image, or decoded pixels: an
@@ -122,7 +122,6 @@ def _reduced(
     size = _draft(image, name, enough) if isinstance(image, JpegImageFile) else None
     with _decoding(name):
         image = to_rgb(upright(image))
-        image.load()
     size = size or image.size
     needed = enough(size)
     factor = min(image.width // needed[0], image.height // needed[1])

@@ -178,7 +178,7 @@ def paint_map(
     """
     from camtool.images.resample import strips
 
-    painted = np.empty_like(image)
+    painted = np.empty(image.shape, np.uint8)
     for rows, strip in strips(heat, geometry, image.shape[:2]):
         _paint(image[rows], strip, high, look, painted[rows])
     return painted

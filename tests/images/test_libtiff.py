@@ -14,7 +14,7 @@ from camtool.images import ImageError, libtiff, read_image
 
 GREY = np.add.outer(np.arange(90), np.arange(120)).astype(np.uint8)
 
-pytestmark = pytest.mark.skipif(not libtiff._listen(), reason="this Pillow's libtiff is sealed")
+pytestmark = pytest.mark.skipif(not libtiff.HANDLERS, reason="this Pillow's libtiff is sealed")
 
 
 def _compressed(compression: str, mode: str = "L", damage: bytes = b"") -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,16 @@ def test_sixteen_bits_in_a_pgm_keep_their_black_and_white() -> None:
     dark = np.rint(2000 * RAMP).astype(np.uint16)
     content = b"P5 40 24 65535\n" + dark.astype(">u2").tobytes()
     np.testing.assert_array_equal(_grey(content), np.rint(dark / 257))
+
+
+def test_twelve_bits_in_a_tiff_are_stretched_to_eight() -> None:
+    # Two samples in three bytes: 0x000 and 0xfff, then twice 0x800.
+    tags = {258: 12, 256: 2, 257: 2, 259: 1, 262: 1, 273: 8, 277: 1, 278: 2, 279: 6}
+    entries = [struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(tags.items())]
+    rows = b"\x00\x0f\xff" + b"\x80\x08\x00"
+    start = struct.pack("<2sHI", b"II", 42, 14) + rows
+    content = start + struct.pack("<H", len(entries)) + b"".join(entries) + bytes(4)
+    assert _grey(content).tolist() == [[0, 255], [128, 128]]
 
 
 def test_an_npy_file_is_read_as_the_array_in_it(tmp_path: Path) -> None:
