@@ -38,7 +38,7 @@ def batch(
         str | None,
         typer.Option(
             "--results",
-            metavar="[parquet|csv|jsonl],...",
+            metavar="<parquet|csv|jsonl>,...",
             help="Tables, one or several; default parquet.",
         ),
     ] = None,
@@ -70,7 +70,7 @@ def batch(
         typer.Option("--workers", "--num-workers", "-j", min=1, help="Default: one a core."),
     ] = None,
     engine: Annotated[
-        str, typer.Option("--engine", metavar=f"[{'|'.join(ENGINES)}]", help="What does the work.")
+        str, typer.Option("--engine", metavar=f"<{'|'.join(ENGINES)}>", help="What does the work.")
     ] = "threads",
     max_pixels: common.MaxPixels = 100_000_000,
 ) -> None:
@@ -113,14 +113,16 @@ def _one_of(option: str, value: str, known: tuple[str, ...]) -> str:
 
 
 def _formats(results: str | None) -> tuple[str, ...]:
-    from camtool.folder.results import FORMATS, parquet_available
+    from camtool.folder.names import FORMATS
+    from camtool.folder.results import parquet_available
 
     if results is None:
         if parquet_available():
             return ("parquet",)
         common.say("writing results.csv; for Parquet: pip install 'camtool[parquet]'")
         return ("csv",)
-    wanted = tuple(_one_of("--results", part.strip(), FORMATS) for part in results.split(","))
+    asked = [_one_of("--results", part.strip(), FORMATS) for part in results.split(",")]
+    wanted = tuple(form for form in FORMATS if form in asked)
     if "parquet" in wanted and not parquet_available():
         common.usage("--results parquet needs pyarrow: pip install 'camtool[parquet]'")
     return wanted
@@ -142,17 +144,25 @@ def _run(cam: CamModel, plan: Plan, engine: str) -> Summary:
 
 
 def _tell(summary: Summary, plan: Plan) -> None:
+    from camtool.images import display_name
+
     lines = [
         f"{summary.done:,} of {summary.total:,} pictures explained, {summary.new:,} now, in "
         f"{summary.seconds:.1f} s ({summary.rate:.1f} a second)."
     ]
+    failed = plan.output / "failed.csv"
     if summary.failed:
-        lines.append(f"{summary.failed:,} failed; {plan.output / 'failed.csv'} says why.")
+        where = f"; {display_name(failed)} says why" if failed.exists() else ""
+        lines.append(f"{summary.failed:,} failed{where}.")
+    if summary.changed:
+        lines.append(f"{summary.changed:,} changed meanwhile: the same command does them again.")
     if summary.skipped:
         lines.append(f"{summary.skipped:,} files are no pictures.")
+    if summary.own:
+        lines.append(f"{summary.own:,} of camtool's own were left out.")
     look = plan.output / ("report.html" if plan.report else f"results.{plan.formats[0]}")
     if look.exists():
-        lines.append(f"Look at {look}.")
+        lines.append(f"Look at {display_name(look)}.")
     if summary.stopped:
         lines.append(f"Stopped ({summary.stopped}): the same command continues.")
     print(" ".join(lines))
