@@ -40,7 +40,7 @@ def batch(
         str | None,
         typer.Option(
             "--results",
-            metavar="[parquet|csv|jsonl],...",
+            metavar="<parquet|csv|jsonl>,...",
             help="Tables, one or several; default parquet.",
         ),
     ] = None,
@@ -60,7 +60,7 @@ def batch(
     ] = None,
     workers: common.Workers = None,
     engine: Annotated[
-        str, typer.Option("--engine", metavar=f"[{'|'.join(ENGINES)}]", help="What does the work.")
+        str, typer.Option("--engine", metavar=f"<{'|'.join(ENGINES)}>", help="What does the work.")
     ] = "threads",
     max_pixels: common.MaxPixels = 100_000_000,
 ) -> None:
@@ -93,14 +93,16 @@ def batch(
 
 
 def _formats(results: str | None) -> tuple[str, ...]:
-    from camtool.folder.results import FORMATS, parquet_available
+    from camtool.folder.names import FORMATS
+    from camtool.folder.results import parquet_available
 
     if results is None:
         if parquet_available():
             return ("parquet",)
         common.say("writing results.csv; for Parquet: pip install 'camtool[parquet]'")
         return ("csv",)
-    wanted = common.parts("--results", results, FORMATS)
+    asked = common.parts("--results", results, FORMATS)
+    wanted = tuple(form for form in FORMATS if form in asked)
     if "parquet" in wanted and not parquet_available():
         common.usage("--results parquet needs pyarrow: pip install 'camtool[parquet]'")
     return wanted
@@ -122,17 +124,25 @@ def _run(cam: CamModel, plan: Plan, engine: str) -> Summary:
 
 
 def _tell(summary: Summary, plan: Plan) -> None:
+    from camtool.images import display_name
+
     lines = [
         f"{summary.done:,} of {summary.total:,} pictures explained, {summary.new:,} now, in "
         f"{summary.seconds:.1f} s ({summary.rate:.1f} a second)."
     ]
+    failed = plan.output / "failed.csv"
     if summary.failed:
-        lines.append(f"{summary.failed:,} failed; {plan.output / 'failed.csv'} says why.")
+        where = f"; {display_name(failed)} says why" if failed.exists() else ""
+        lines.append(f"{summary.failed:,} failed{where}.")
+    if summary.changed:
+        lines.append(f"{summary.changed:,} changed meanwhile: the same command does them again.")
     if summary.skipped:
         lines.append(f"{summary.skipped:,} files are no pictures.")
+    if summary.own:
+        lines.append(f"{summary.own:,} of camtool's own were left out.")
     look = plan.output / ("report.html" if plan.report else f"results.{plan.formats[0]}")
     if look.exists():
-        lines.append(f"Look at {look}.")
+        lines.append(f"Look at {display_name(look)}.")
     if summary.stopped:
         lines.append(f"Stopped ({summary.stopped}): the same command continues.")
     print(" ".join(lines))

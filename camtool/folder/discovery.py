@@ -9,10 +9,13 @@ import os
 import stat
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from camtool.engines.engine import Job
+from camtool.folder.names import HIDDEN, THUMBNAILS, shown_in
+from camtool.images import display_name
+from camtool.images.read import printable
 
 LISTS = {".txt", ".csv", ".tsv", ".lst"}
 PICTURES = {
@@ -39,11 +42,15 @@ class Picture(Job):
         source: The file.
         target: The class that a list asks for, by index or label; None if it asks for none.
         key: Its name in the run: the path relative to the source, "/" between folders; unique.
+        name: What its files in the results are called, without their endings; unique.
+        state: Of the file before it was read, as from `state_of`.
     """
 
     source: Path
     target: str | None = None
     key: str = ""
+    name: str = ""
+    state: tuple[int, ...] = ()
 
 
 @dataclass
@@ -54,11 +61,13 @@ class Source:
         root: The folder that has to stay there for the run to make sense.
         pictures: In the order of the run.
         skipped: Files of a folder that are no pictures by name or by their first bytes.
+        own: Files of a folder that camtool made, which are not explained again.
     """
 
     root: Path
     pictures: list[Picture] = field(default_factory=list)
     skipped: int = 0
+    own: int = 0
 
     def add(self, path: Path, key: str, target: str | None = None) -> None:
         """Put a picture at the end."""
@@ -69,9 +78,10 @@ def discover(source: str, exclude: Path | None = None, recursive: bool = True) -
     """The pictures of a folder, of a pattern, or of a list.
 
     A folder or a pattern gives every file that is a picture by its ending or by its first bytes;
-    a folder in the order of names, folder by folder; links are followed, each folder once. A list
-    is a text file with a path a line, and after a tab a target if wanted, or CSV with a column
-    `path` and, if wanted, `target`.
+    a folder in the order of names, folder by folder; links are followed, each folder once. Panels,
+    overlays, heatmaps and the like, which are known by their names, and the thumbnails of an
+    earlier run are left out. A list is a text file with a path a line, and after a tab a target if
+    wanted, or CSV with a column `path` and, if wanted, `target`; it is taken as it is.
 
     Args:
         source: Folder, glob pattern, list, or one picture.
@@ -89,19 +99,24 @@ def discover(source: str, exclude: Path | None = None, recursive: bool = True) -
     elif glob.has_magic(source):
         found = _pattern(source, exclude)
     else:
-        raise SourceError(f"{source}: no such folder, list or pattern")
+        raise SourceError(f"{printable(source)}: no such folder, list or pattern")
     if not found.pictures:
-        raise SourceError(f"{source}: holds no pictures")
+        but = f" but {found.own:,} of camtool's own" if found.own else ""
+        raise SourceError(f"{printable(source)}: holds no pictures{but}")
     return found
 
 
 def _folder(root: Path, exclude: Path | None, recursive: bool) -> Source:
     left_out = identity(exclude) if exclude else None
     if left_out and left_out == identity(root):
-        raise SourceError(f"{root}: is where the results should go too; choose another --output")
+        raise SourceError(
+            f"{display_name(root)}: is where the results should go too; choose another --output"
+        )
     found = Source(root)
     for path, unreadable in _walk(root, left_out, recursive):
-        if unreadable or _is_picture(path):
+        if not unreadable and shown_in(path.name):
+            found.own += 1
+        elif unreadable or _is_picture(path):
             found.add(path, path.relative_to(root).as_posix())
         else:
             found.skipped += 1
@@ -112,14 +127,14 @@ def _walk(
     root: Path, left_out: tuple[int, int] | None, recursive: bool
 ) -> Iterator[tuple[Path, bool]]:
     """Files below a folder, and folders that can't be read: named like pictures that can't."""
-    seen = {left_out}
+    seen, own = {left_out}, set()
     pending = [(root, True)]
     while pending:
         path, is_folder = pending.pop()
         if not is_folder:
             yield path, False
             continue
-        if path != root and not recursive:
+        if path in own or (path != root and not recursive):
             continue
         try:
             status = path.stat()
@@ -129,6 +144,8 @@ def _walk(
             continue
         if (status.st_dev, status.st_ino) not in seen:
             seen.add((status.st_dev, status.st_ino))
+            if any(entry.name == HIDDEN for entry in entries):
+                own |= {path / HIDDEN, path / THUMBNAILS}
             pending += [(path / entry.name, _is_folder(entry)) for entry in reversed(entries)]
 
 
@@ -164,6 +181,12 @@ def identity(path: Path) -> tuple[int, int] | None:
     return (status.st_dev, status.st_ino) if status else None
 
 
+def state_of(path: Path) -> tuple[int, ...]:
+    """What tells that a file was changed: its time of modification in ns, and its size."""
+    status = _status(path)
+    return (status.st_mtime_ns, status.st_size) if status else ()
+
+
 def _is_picture(path: Path) -> bool:
     """Whether a file calls itself a picture, or begins like one."""
     if path.suffix.lower() in PICTURES:
@@ -181,27 +204,36 @@ def _is_picture(path: Path) -> bool:
 
 def _pattern(pattern: str, exclude: Path | None) -> Source:
     left_out = Path(os.path.realpath(exclude)) if exclude else None
-    paths, skipped = [], 0
+    paths, skipped, own = [], 0, 0
     # Path.glob takes no absolute pattern.
     names = glob.glob(pattern, recursive=True)  # noqa: PTH207
     for path in sorted(map(Path, names), key=lambda path: [*map(os.fsencode, path.parts)]):
         folder = Path(os.path.realpath(path.parent))
         if is_directory(path) or left_out in (folder, *folder.parents):
             continue
-        if _is_picture(path):
+        if shown_in(path.name) or _among_thumbnails(path):
+            own += 1
+        elif _is_picture(path):
             paths.append(path)
         else:
             skipped += 1
-    found = _listed([(path, None) for path in paths])
-    found.skipped = skipped
-    return found
+    return replace(_listed([(path, None) for path in paths]), skipped=skipped, own=own)
+
+
+def _among_thumbnails(path: Path) -> bool:
+    """Whether a file is a thumbnail of an earlier run."""
+    return any(
+        is_directory(folder.parent.parent / HIDDEN)
+        for folder in path.parents
+        if folder.name == "thumbs" and folder.parent.name == "report"
+    )
 
 
 def _list(path: Path) -> Source:
     try:
         text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
     except OSError as error:
-        raise SourceError(f"{path}: can't be read ({error.strerror})") from None
+        raise SourceError(f"{display_name(path)}: can't be read ({error.strerror})") from None
     if path.suffix.lower() in (".csv", ".tsv"):
         pairs = list(_columns(_rows(path, text)))
     else:
@@ -220,7 +252,7 @@ def _rows(path: Path, text: str) -> list[list[str]]:
             row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if row
         ]
     except csv.Error as error:
-        raise SourceError(f"{path}: is no CSV ({error})") from None
+        raise SourceError(f"{display_name(path)}: is no CSV ({error})") from None
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> Iterator[tuple[str, str | None]]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from camtool.engines.engine import Shape
 from camtool.explanation import Explanation
-from camtool.folder.discovery import Picture
+from camtool.folder.discovery import Picture, state_of
 from camtool.regions.measure import entropy
 
 
@@ -61,7 +61,9 @@ class Explained:
 
     Attributes:
         key: Its name in the run.
-        state: Of the source, as from `state_of`.
+        name: What its files are called.
+        state: Of the source before it was read, as from `state_of`.
+        changed: Whether the source was another while the work was done; then it is done again.
         input: (height, width) of the network's input.
         region: (x0, y0, x1, y1) in pixels of the picture that the maps cover.
         rows: What the results say of it, a row for each class explained, best first.
@@ -72,7 +74,9 @@ class Explained:
     """
 
     key: str
-    state: list[int]
+    name: str
+    state: tuple[int, ...]
+    changed: bool
     input: list[int]
     region: list[int]
     rows: list[Row]
@@ -106,43 +110,15 @@ def from_record(record: dict[str, Any]) -> Entry:
     """The entry whose `vars` were written as JSON.
 
     Raises:
-        TypeError: It is none.
+        TypeError, KeyError: It is none.
     """
-    return Unexplained(**record) if "failed" in record else Explained(**record)
+    if "failed" in record:
+        return Unexplained(**record)
+    return Explained(**{**record, "state": tuple(record["state"])})
 
 
-def entry_of(
-    picture: Picture,
-    explanation: Explanation,
-    threshold: float,
-    files: list[Path],
-    root: Path,
-    milliseconds: float,
-) -> Explained:
-    """The entry of a picture whose files are in place.
-
-    Args:
-        picture: The picture.
-        explanation: Its result.
-        threshold: Of the boxes, relative to a map's maximum.
-        files: What was written for it, under `root`.
-        root: The folder of the results.
-        milliseconds: Work that it took.
-    """
-    return Explained(
-        key=picture.key,
-        state=state_of(picture.source),
-        input=list(explanation.geometry.input),
-        region=list(explanation.geometry.region),
-        rows=_rows(picture, explanation, threshold),
-        shape=list(explanation.maps.shape),
-        maps=base64.b64encode(explanation.maps.tobytes()).decode(),
-        files={file.relative_to(root).as_posix(): file.stat().st_size for file in files},
-        milliseconds=round(milliseconds, 3),
-    )
-
-
-def _rows(picture: Picture, explanation: Explanation, threshold: float) -> list[Row]:
+def rows_of(picture: Picture, explanation: Explanation, threshold: float) -> list[Row]:
+    """A row for each class explained, best first."""
     spread = entropy(explanation.maps)
     width, height = explanation.geometry.size
     rows: list[Row] = []
@@ -172,24 +148,15 @@ def _rows(picture: Picture, explanation: Explanation, threshold: float) -> list[
     return rows
 
 
-def state_of(path: Path) -> list[int]:
-    """What tells that a file was changed: its time of modification in ns, and its size."""
-    try:
-        status = path.stat()
-    except (OSError, ValueError):
-        return []
-    return [status.st_mtime_ns, status.st_size]
-
-
 def finished_shape(picture: Picture, entry: Entry, root: Path) -> Shape | None:
     """The input shape of a picture that needs no more work; None if it has to be done (again).
 
-    It does where it failed, was changed since, lacks a file or a part of one, or is asked for
-    another class.
+    It does where it failed, was changed since or meanwhile, lacks a file or a part of one, is
+    called otherwise now, or is asked for another class.
     """
-    if isinstance(entry, Unexplained) or entry.rows[0]["target"] != picture.target:
+    if isinstance(entry, Unexplained) or entry.changed or entry.name != picture.name:
         return None
-    if entry.state != state_of(picture.source):
+    if entry.rows[0]["target"] != picture.target or entry.state != state_of(picture.source):
         return None
     for name, size in entry.files.items():
         try:

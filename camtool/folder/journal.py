@@ -73,6 +73,13 @@ class Journal:
         os.fsync(self._stream.fileno())
         self._synced = time.monotonic()
 
+    def is_gone(self) -> bool:
+        """Whether the file was removed or moved, and with it what its entries tell of."""
+        try:
+            return not os.path.samestat(self._path.stat(), os.fstat(self._stream.fileno()))
+        except OSError:
+            return True
+
     def entries(self) -> Iterator[tuple[int, Entry]]:
         """Every picture that is noted, in the order of the run."""
         self._stream.flush()

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from camtool.folder.discovery import Picture
 from camtool.folder.entry import box_of
+from camtool.folder.names import thumbnail_of
 from camtool.folder.results import Entries, explained, failures
-from camtool.folder.work import thumbnail_of
 
 if TYPE_CHECKING:
     from camtool.report import ReportRow
@@ -40,7 +40,7 @@ def _rows(output: Path, pictures: Sequence[Picture], entries: Entries) -> Iterat
 
     for number, entry in explained(entries):
         picture = pictures[number]
-        overlays = [name for name in entry.files if ".overlay-" in name]
+        overlays = [name for name in entry.files if name.startswith(f"{entry.name}.overlay-")]
         for k, (row, heat) in enumerate(zip(entry.rows, entry.heatmaps(), strict=True)):
             yield ReportRow(
                 path=picture.key,
@@ -55,7 +55,7 @@ def _rows(output: Path, pictures: Sequence[Picture], entries: Entries) -> Iterat
                 width=row["width"],
                 height=row["height"],
                 rank=k,
-                thumb=thumbnail_of(picture).as_posix(),
+                thumb=thumbnail_of(entry.name),
                 map=heat,
                 region=(entry.region[0], entry.region[1], entry.region[2], entry.region[3]),
                 picture=os.path.relpath(picture.source, output),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import IO, TypeAlias
@@ -12,8 +13,9 @@ from typing import IO, TypeAlias
 from camtool.files import replacing
 from camtool.folder.entry import COLUMNS, Entry, Explained, Row, Unexplained, box_of
 
-FORMATS = ("parquet", "csv", "jsonl")
 ROWS_AT_ONCE = 4096
+_ESCAPES = re.compile(r"(\\+)(?=[\ud800-\udfff]|ud[89a-f][0-9a-f]{2})")
+_FORMULA = tuple("=+-@\t\r\n'＝＋－＠")
 
 Entries: TypeAlias = "Callable[[], Iterator[tuple[int, Entry]]]"
 
@@ -33,19 +35,52 @@ def explained(entries: Entries) -> Iterator[tuple[int, Explained]]:
 def write_results(path: Path, entries: Entries) -> None:
     """Write a row for each class explained as Parquet, CSV or JSON lines, by the ending of `path`.
 
-    Names that are no Unicode (a file name may hold any bytes) have those bytes escaped.
+    Names that are no Unicode (a file name may hold any bytes) are written as by `escaped`.
     """
-    rows = (_clean(row) for _, entry in explained(entries) for row in entry.rows)
-    if path.suffix == ".parquet":
-        _write_parquet(path, rows)
-    elif path.suffix == ".csv":
-        with replacing(path) as stream:
-            writer = csv.writer(_UnixLines(stream))
-            writer.writerow(COLUMNS)
-            writer.writerows(row.values() for row in rows)
+    rows = (row for _, entry in explained(entries) for row in entry.rows)
+    if path.suffix == ".csv":
+        _write_csv(path, COLUMNS, (row.values() for row in rows))
+    elif path.suffix == ".parquet":
+        _write_parquet(path, map(_clean, rows))
     else:
         with replacing(path) as stream:
-            stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+            lines = (json.dumps(_clean(row), ensure_ascii=False) for row in rows)
+            stream.writelines(f"{line}\n" for line in lines)
+
+
+def escaped(name: str) -> str:
+    r"""A name with each byte that is no Unicode as "\udcff", unlike any other name.
+
+    Backslashes before such a byte, and before what looks like its escape, are doubled.
+    """
+    return _ESCAPES.sub(r"\1\1", name).encode("utf-8", "backslashreplace").decode()
+
+
+def cell(text: str) -> str:
+    """A text as a cell of a CSV file that people may open in a spreadsheet.
+
+    One that a spreadsheet would run as a formula, for it begins with one of "=+-@", a tab or a
+    line's end, has an apostrophe before it, and so has one that begins with an apostrophe. To
+    read a cell, leave out the apostrophe at its begin, if there is one.
+    """
+    text = escaped(text)
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def _clean(row: Row) -> dict[str, object]:
+    return {name: escaped(value) if type(value) is str else value for name, value in row.items()}
+
+
+def _write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable[object]]) -> int:
+    """Write a table, its texts as by `cell`; return the number of rows."""
+    with replacing(path) as stream:
+        writer = csv.writer(_UnixLines(stream))
+        writer.writerow(header)
+        count = 0
+        for row in rows:
+            writer.writerow([cell(value) if type(value) is str else value for value in row])
+            count += 1
+        return count
 
 
 class _UnixLines:
@@ -56,16 +91,6 @@ class _UnixLines:
 
     def write(self, line: str) -> int:
         return self._stream.write(line.removesuffix("\r\n") + "\n")
-
-
-def _clean(row: Row) -> dict[str, object]:
-    """A row with what is no Unicode escaped."""
-    return {name: _text(value) if type(value) is str else value for name, value in row.items()}
-
-
-def _text(name: str) -> str:
-    """A name with the bytes that are no Unicode escaped."""
-    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _write_parquet(path: Path, rows: Iterator[dict[str, object]]) -> None:
@@ -88,23 +113,13 @@ def failures(entries: Entries) -> Iterator[tuple[str, str]]:
 
 def write_failed(path: Path, entries: Entries) -> int:
     """Write path and reason of every picture that failed; return their number."""
-    count = 0
-    with replacing(path) as stream:
-        writer = csv.writer(_UnixLines(stream))
-        writer.writerow(("path", "reason"))
-        for name, reason in failures(entries):
-            writer.writerow((_text(name), reason))
-            count += 1
-    return count
+    return _write_csv(path, ("path", "reason"), failures(entries))
 
 
 def write_timings(path: Path, entries: Entries) -> None:
     """Write the milliseconds of work that each picture took; they differ from run to run."""
-    with replacing(path) as stream:
-        writer = csv.writer(_UnixLines(stream))
-        writer.writerow(("path", "milliseconds"))
-        for _, entry in explained(entries):
-            writer.writerow((_text(entry.key), entry.milliseconds))
+    rows = ((entry.key, entry.milliseconds) for _, entry in explained(entries))
+    _write_csv(path, ("path", "milliseconds"), rows)
 
 
 def write_coco(path: Path, entries: Entries, labels: Sequence[str]) -> None:
@@ -130,7 +145,7 @@ def _write_list(stream: IO[str], records: Iterator[dict[str, object]]) -> None:
 def _coco_images(entries: Entries) -> Iterator[dict[str, object]]:
     for number, entry in explained(entries):
         size = {"width": entry.rows[0]["width"], "height": entry.rows[0]["height"]}
-        yield {"id": number + 1, "file_name": _text(entry.key), **size}
+        yield {"id": number + 1, "file_name": escaped(entry.key), **size}
 
 
 def _coco_annotations(entries: Entries) -> Iterator[dict[str, object]]:

@@ -6,9 +6,10 @@ import errno
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,13 +21,15 @@ from camtool.engines.engine import Request, Shape, never
 from camtool.engines.settings import model_settings
 from camtool.files import write_atomically
 from camtool.folder import results
-from camtool.folder.discovery import Source, discover, identity
+from camtool.folder.discovery import Picture, discover, state_of
 from camtool.folder.entry import Explained, finished_shape
 from camtool.folder.journal import Journal
+from camtool.folder.names import output_names
 from camtool.folder.page import write_page
+from camtool.folder.results import Entries
 from camtool.folder.work import Fatal, Noted, WriteFiles
-from camtool.folder.workspace import claimed
-from camtool.images import MAX_PIXELS
+from camtool.folder.workspace import claimed, remove_strays
+from camtool.images import MAX_PIXELS, display_name
 from camtool.views.save import Views
 
 if TYPE_CHECKING:
@@ -108,7 +111,9 @@ class Summary:
         failed: Could not be explained.
         new: Explained in this run.
         seconds: That this run took, without loading the model.
+        changed: Of the new ones, those whose file was another when the work was done.
         skipped: Files that are no pictures.
+        own: Files that camtool made, which are not explained again.
         stopped: Why the run ended early; "" if it did not.
     """
 
@@ -117,7 +122,9 @@ class Summary:
     failed: int = 0
     new: int = 0
     seconds: float = 0.0
+    changed: int = 0
     skipped: int = 0
+    own: int = 0
     stopped: str = ""
 
     @property
@@ -158,35 +165,41 @@ class FolderRun:
         """
         request, output = self.plan.request(self.model), self.plan.output
         source = discover(self.plan.source, output, self.plan.recursive)
-        self.summary.total, self.summary.skipped = len(source.pictures), source.skipped
-        keys = [picture.key for picture in source.pictures]
+        pictures = _named(source.pictures, output)
+        self.summary = Summary(len(pictures), skipped=source.skipped, own=source.own)
         settings = self.plan.settings(self.model)
-        with claimed(output, settings, keys, self.plan.overwrite) as journal:
+        with claimed(output, settings, pictures, self.plan.overwrite) as journal:
+            work = WriteFiles.into(output, self.plan.views, self.plan.report, source.root)
             try:
-                self._explain(source, request, journal, stopping)
-                self._write_results(source, journal)
+                self._explain(pictures, request, work, journal, stopping)
+                for write in self._results(pictures, journal):
+                    if journal.is_gone():
+                        raise FileNotFoundError(errno.ENOENT, "is gone")
+                    write()
                 journal.sync()
             except OSError as error:
-                self._stop(f"{output}: {error.strerror or error}")
+                self._stop(f"{display_name(output)}: {error.strerror or error}")
         return self.summary
 
     def _explain(
-        self, source: Source, request: Request, journal: Journal, stopping: Callable[[], bool]
+        self,
+        pictures: Sequence[Picture],
+        request: Request,
+        work: WriteFiles,
+        journal: Journal,
+        stopping: Callable[[], bool],
     ) -> None:
-        plan, start = self.plan, time.monotonic()
-        finished = dict(_finished(source, journal, plan.output))
+        start = time.monotonic()
+        finished = dict(_finished(pictures, journal, self.plan.output))
         self.summary.done = len(finished)
-        jobs = (replace(job, shape=finished.get(job.number)) for job in source.pictures)
-        engine = self.engine(self.model, request, plan.workers, self.warn)
-        work = WriteFiles(plan.output, plan.views, plan.report, source.root, identity(source.root))
-        here = identity(plan.output)
+        engine = self.engine(self.model, request, self.plan.workers, self.warn)
+
         # After what is fatal nothing more is begun; what is in flight may succeed, and is noted.
-        with closing(
-            engine.run(jobs, work, lambda: bool(self.summary.stopped) or stopping())
-        ) as chunks:
+        def enough() -> bool:
+            return bool(self.summary.stopped) or stopping()
+
+        with closing(engine.run(_jobs(pictures, finished), work, enough)) as chunks:
             for chunk in chunks:
-                if identity(plan.output) != here:
-                    raise FileNotFoundError(errno.ENOENT, "is gone")
                 self._note(chunk, journal)
                 self.summary.seconds = time.monotonic() - start
                 self.progress(self.summary)
@@ -194,12 +207,18 @@ class FolderRun:
             self._stop("interrupted")
 
     def _note(self, chunk: list[Noted], journal: Journal) -> None:
-        entries = [result for result in chunk if not isinstance(result, Fatal)]
-        journal.append(entries)
-        new = sum(isinstance(entry, Explained) for _, entry in entries)
-        self.summary.new += new
-        self.summary.done += new
-        self.summary.failed += len(entries) - new
+        """Put what is finished into the journal, and into the summary."""
+        noted = [result for result in chunk if not isinstance(result, Fatal)]
+        journal.append(noted)
+        new = [entry for _, entry in noted if isinstance(entry, Explained)]
+        self.summary.new += len(new)
+        self.summary.done += len(new)
+        self.summary.failed += len(noted) - len(new)
+        self.summary.changed += sum(entry.changed for entry in new)
+        if journal.is_gone():
+            output = self.plan.output
+            remove_strays([output / name for entry in new for name in entry.files], output)
+            self._stop(f"{display_name(output)}: is gone")
         for result in chunk:
             if isinstance(result, Fatal):
                 self._stop(result.reason)
@@ -208,18 +227,24 @@ class FolderRun:
         """Note why the run ends early; the first reason counts."""
         self.summary.stopped = self.summary.stopped or reason
 
-    def _write_results(self, source: Source, journal: Journal) -> None:
-        output = self.plan.output
-        for form in results.FORMATS:
-            if form in self.plan.formats:
-                results.write_results(output / f"results.{form}", journal.entries)
-        self.summary.failed = results.write_failed(output / "failed.csv", journal.entries)
-        results.write_timings(output / "timings.csv", journal.entries)
+    def _results(
+        self, pictures: Sequence[Picture], journal: Journal
+    ) -> Iterator[Callable[[], object]]:
+        """What writes each of the results; in order, for later ones tell how earlier ones went."""
+        output, entries = self.plan.output, journal.entries
+        for form in self.plan.formats:
+            yield partial(results.write_results, output / f"results.{form}", entries)
+        yield partial(self._write_failed, output / "failed.csv", entries)
+        yield partial(results.write_timings, output / "timings.csv", entries)
         if self.plan.coco:
-            results.write_coco(output / "coco.json", journal.entries, self.model.labels)
+            yield partial(results.write_coco, output / "coco.json", entries, self.model.labels)
         if self.plan.report and self.summary.done:
-            write_page(output, source.pictures, journal.entries, self._meta())
-        write_atomically(output / "run.json", json.dumps(self._record(), indent=1).encode())
+            yield partial(write_page, output, pictures, entries, self._meta())
+        record = json.dumps(self._record(), indent=1).encode()
+        yield partial(write_atomically, output / "run.json", record)
+
+    def _write_failed(self, path: Path, entries: Entries) -> None:
+        self.summary.failed = results.write_failed(path, entries)
 
     def _meta(self) -> dict[str, str]:
         """What the report says of the run."""
@@ -244,9 +269,26 @@ class FolderRun:
         }
 
 
-def _finished(source: Source, journal: Journal, output: Path) -> Iterator[tuple[int, Shape]]:
+def _named(pictures: Sequence[Picture], output: Path) -> list[Picture]:
+    """The pictures with what their files in the output are called."""
+    sources = (picture.source for picture in pictures)
+    names = output_names([picture.key for picture in pictures], sources, output)
+    return [replace(picture, name=name) for picture, name in zip(pictures, names, strict=True)]
+
+
+def _finished(
+    pictures: Sequence[Picture], journal: Journal, output: Path
+) -> Iterator[tuple[int, Shape]]:
     """The input shapes of pictures that need no more work, by number."""
     for number, entry in journal.entries():
-        shape = finished_shape(source.pictures[number], entry, output)
+        shape = finished_shape(pictures[number], entry, output)
         if shape is not None:
             yield number, shape
+
+
+def _jobs(pictures: Iterable[Picture], finished: Mapping[int, Shape]) -> Iterator[Picture]:
+    """The pictures, each with the state of its file before an engine reads it."""
+    for picture in pictures:
+        shape = finished.get(picture.number)
+        state = state_of(picture.source) if shape is None else ()
+        yield replace(picture, shape=shape, state=state)

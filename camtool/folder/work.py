@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import errno
 import time
 from dataclasses import dataclass, replace
@@ -13,16 +14,16 @@ import numpy as np
 from camtool.engines.engine import Failed
 from camtool.engines.steps import milliseconds_since, one_line
 from camtool.files import write_atomically
-from camtool.folder.discovery import Picture, identity, is_directory
-from camtool.folder.entry import Entry, Explained, Unexplained, entry_of
-from camtool.images import encode
+from camtool.folder.discovery import Picture, identity, is_directory, state_of
+from camtool.folder.entry import Entry, Explained, Unexplained, rows_of
+from camtool.folder.names import HIDDEN, thumbnail_of
+from camtool.folder.workspace import remove, remove_strays
+from camtool.images import display_name, encode
 from camtool.opencv import cv2
-from camtool.views.save import Views, files_of, fitting, save_views
+from camtool.views.save import Views, files_of, save_views
 
 if TYPE_CHECKING:
     from camtool.explanation import Explanation
-
-THUMBNAILS = Path("report", "thumbs")
 
 _FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENODEV}
 
@@ -46,57 +47,91 @@ class WriteFiles:
     """Writes the files of each picture; its entry tells that they are in place.
 
     Attributes:
-        output: Folder of the results.
+        output: Folder of the results, claimed.
         views: Which files.
         thumbnails: Whether the report needs one of each picture.
-        root: Folder of the source.
-        there: What tells `root` from another folder that took its place.
+        source: Folder that the pictures lie in.
+        folders: What tells the output's hidden folder, and the source's, from others that took
+            their place.
     """
 
     output: Path
     views: Views
     thumbnails: bool
-    root: Path
-    there: tuple[int, int] | None
+    source: Path
+    folders: tuple[object, object]
+
+    @classmethod
+    def into(cls, output: Path, views: Views, thumbnails: bool, source: Path) -> WriteFiles:
+        """For the output and the source that are there now."""
+        folders = identity(output / HIDDEN), identity(source)
+        return cls(output, views, thumbnails, source, folders)
 
     def finish(self, picture: Picture, explanation: Explanation, milliseconds: float) -> Noted:
-        """Write the files of a picture."""
+        """Write the files of a picture; where that fails, none of them is left."""
+        gone = Fatal(f"{display_name(self.output)}: is gone")
+        if self._is_gone():
+            return gone
+        result = self._attempt(picture, explanation, milliseconds)
+        if self._is_gone():
+            remove_strays(self._files(picture, explanation), self.output)
+            return gone
+        if not isinstance(result, Explained):
+            remove(self._files(picture, explanation))
+        return result if isinstance(result, Fatal) else (picture.number, result)
+
+    def fail(self, picture: Picture, failed: Failed) -> Noted:
+        """Note why there is nothing to write, unless nothing is left of the source at all."""
+        if identity(self.source) != self.folders[1]:
+            return Fatal(f"{display_name(self.source)} is gone")
+        if is_directory(picture.source):
+            failed = replace(failed, reason="is a folder that can't be read")
+        return picture.number, Unexplained(picture.key, failed.reason)
+
+    def _is_gone(self) -> bool:
+        return identity(self.output / HIDDEN) != self.folders[0]
+
+    def _files(self, picture: Picture, explanation: Explanation) -> list[Path]:
+        base = self.output / picture.name
+        files = [path for _, path in files_of(explanation, base, self.views)]
+        return [*files, self.output / thumbnail_of(picture.name)] if self.thumbnails else files
+
+    def _attempt(
+        self, picture: Picture, explanation: Explanation, milliseconds: float
+    ) -> Entry | Fatal:
         try:
-            return picture.number, self._write(picture, explanation, milliseconds)
+            return self._write(picture, explanation, milliseconds)
         except OSError as error:
             if error.errno in _FATAL:
-                return Fatal(f"{self.output}: {error.strerror}")
+                return Fatal(f"{display_name(self.output)}: {error.strerror}")
             reason = f"its files can't be written ({error.strerror or error})"
         except Exception as error:
             # An encoder may refuse a picture by any error; the others are not to suffer for it.
             reason = f"its files can't be made ({one_line(error)})"
-        return picture.number, Unexplained(picture.key, reason)
-
-    def fail(self, picture: Picture, failed: Failed) -> Noted:
-        """Note why there is nothing to write, unless nothing is left of the source at all."""
-        if identity(self.root) != self.there:
-            return Fatal(f"{self.root} is gone")
-        if is_directory(picture.source):
-            failed = replace(failed, reason="is a folder that can't be read")
-        return picture.number, Unexplained(picture.key, failed.reason)
+        return Unexplained(picture.key, reason)
 
     def _write(self, picture: Picture, explanation: Explanation, milliseconds: float) -> Explained:
         start = time.perf_counter()
         if not np.isfinite(explanation.all_logits).all():
             raise ArithmeticError("the network's answer is no number; try --dtype float32")
-        base = self.output / fitting(picture.key)
-        save_views(explanation, base, self.views)
-        files = [path for _, path in files_of(explanation, base, self.views)]
+        save_views(explanation, self.output / picture.name, self.views)
         if self.thumbnails:
-            files.append(self.output / thumbnail_of(picture))
-            write_atomically(files[-1], _thumbnail(explanation))
-        spent = milliseconds + milliseconds_since(start)
-        return entry_of(picture, explanation, self.views.threshold, files, self.output, spent)
-
-
-def thumbnail_of(picture: Picture) -> Path:
-    """Where a picture's thumbnail lies, relative to the results."""
-    return THUMBNAILS / f"{fitting(picture.key)}.jpg"
+            write_atomically(self.output / thumbnail_of(picture.name), _thumbnail(explanation))
+        files = self._files(picture, explanation)
+        rows = rows_of(picture, explanation, self.views.threshold)
+        return Explained(
+            key=picture.key,
+            name=picture.name,
+            state=picture.state,
+            changed=picture.state != state_of(picture.source),
+            input=list(explanation.geometry.input),
+            region=list(explanation.geometry.region),
+            rows=rows,
+            shape=list(explanation.maps.shape),
+            maps=base64.b64encode(explanation.maps.tobytes()).decode(),
+            files={path.relative_to(self.output).as_posix(): path.stat().st_size for path in files},
+            milliseconds=round(milliseconds + milliseconds_since(start), 3),
+        )
 
 
 def _thumbnail(explanation: Explanation) -> bytes:

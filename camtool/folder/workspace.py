@@ -5,23 +5,20 @@ from __future__ import annotations
 import errno
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from camtool.engines.settings import differences
 from camtool.files import write_atomically
+from camtool.folder.discovery import Picture
 from camtool.folder.entry import Explained
 from camtool.folder.journal import Journal, read_entries
-from camtool.folder.results import FORMATS
+from camtool.folder.names import HIDDEN, RESULTS, THUMBNAILS, folders_of
+from camtool.images import display_name
 
-HIDDEN = ".camtool"
 JOURNAL = "journal.jsonl"
-_RESULTS = (
-    *(f"results.{form}" for form in FORMATS),
-    *("failed.csv", "timings.csv", "coco.json", "run.json", "report.html"),
-)
 
 
 class RunError(RuntimeError):
@@ -33,14 +30,14 @@ _NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS}
 
 @contextmanager
 def claimed(
-    output: Path, settings: Mapping[str, Any], keys: Sequence[str], overwrite: bool
+    output: Path, settings: Mapping[str, Any], pictures: Sequence[Picture], overwrite: bool
 ) -> Iterator[Journal]:
     """The folder of the results, for this run alone, with settings that fit it.
 
     Args:
         output: The folder; made if it is missing.
         settings: Everything that the results depend on, as JSON.
-        keys: The pictures of the run, in its order.
+        pictures: Of the run, in its order.
         overwrite: Remove what an earlier run wrote there.
 
     Yields:
@@ -55,9 +52,10 @@ def claimed(
             hidden.mkdir(parents=True, exist_ok=True)
             _lock(stack.enter_context((hidden / "lock").open("w")), output)
             _agree(hidden, settings, overwrite)
-            journal = Journal(hidden / JOURNAL, keys)
+            _sweep(output, [picture.name for picture in pictures])
+            journal = Journal(hidden / JOURNAL, [picture.key for picture in pictures])
         except OSError as error:
-            raise RunError(f"{output}: {error.strerror or error}") from None
+            raise RunError(f"{display_name(output)}: {error.strerror or error}") from None
         try:
             yield journal
         finally:
@@ -67,38 +65,72 @@ def claimed(
 
 def _agree(hidden: Path, settings: Mapping[str, Any], overwrite: bool) -> None:
     """Refuse to mix two runs; begin anew where that is wanted."""
-    path = hidden / "settings.json"
+    output, path = hidden.parent, hidden / "settings.json"
+    for name in RESULTS:
+        if (output / name).is_dir():
+            raise RunError(
+                f"{display_name(output / name)}: is a folder where a result should go; choose "
+                "another --output"
+            )
     if overwrite:
         _discard(hidden)
     elif path.exists():
         changed = differences(_read_settings(path), settings)
         if changed:
             raise RunError(
-                f"{hidden.parent} holds another run ({'; '.join(changed)}); choose another "
+                f"{display_name(output)} holds another run ({'; '.join(changed)}); choose another "
                 "folder, or --overwrite"
             )
-    for left in hidden.parent.rglob(".camtool-*.part"):
-        left.unlink(missing_ok=True)
     write_atomically(path, json.dumps(settings, indent=1).encode())
 
 
 def _read_settings(path: Path) -> dict[str, Any]:
-    try:
-        settings: dict[str, Any] = json.loads(path.read_text())
-    except ValueError:
-        raise RunError(f"{path}: is damaged; --overwrite begins anew") from None
-    return settings
+    with suppress(ValueError):
+        settings = json.loads(path.read_text())
+        if isinstance(settings, dict):
+            return settings
+    raise RunError(f"{display_name(path)}: is damaged; --overwrite begins anew")
+
+
+def _sweep(output: Path, names: Iterable[str]) -> None:
+    """Remove the halves of files that a crash left where this run writes."""
+    folders = folders_of(names)
+    for folder in ("", HIDDEN, THUMBNAILS, *folders, *(f"{THUMBNAILS}/{name}" for name in folders)):
+        # Where a name is too long for this disk, nothing was written.
+        with suppress(OSError, ValueError):
+            for left in (output / folder).glob(".camtool-*.part"):
+                left.unlink(missing_ok=True)
 
 
 def _discard(hidden: Path) -> None:
     """Remove what an earlier run wrote, as its journal tells; other files stay."""
     output = hidden.parent
     for entry in read_entries(hidden / JOURNAL):
-        for name in entry.files if isinstance(entry, Explained) else ():
-            with suppress(OSError):
-                (output / name).unlink()
-    for name in (*_RESULTS, f"{HIDDEN}/{JOURNAL}"):
+        if isinstance(entry, Explained):
+            remove(output / name for name in entry.files)
+    for name in (*RESULTS, f"{HIDDEN}/{JOURNAL}"):
         (output / name).unlink(missing_ok=True)
+
+
+def remove(files: Iterable[Path]) -> None:
+    """Remove files, as far as they are there."""
+    for file in files:
+        with suppress(OSError):
+            file.unlink()
+
+
+def remove_strays(files: Collection[Path], output: Path) -> None:
+    """Remove files that were written while the output was removed, and the folders made for them.
+
+    Nothing is touched where another run has claimed the place meanwhile.
+    """
+    if (output / HIDDEN).exists():
+        return
+    remove(files)
+    for folder in sorted({folder for file in files for folder in file.parents}, reverse=True):
+        if folder == output or output in folder.parents:
+            with suppress(OSError):
+                folder.rmdir()
 
 
 def _lock(stream: io.TextIOWrapper, output: Path) -> None:
@@ -110,7 +142,7 @@ def _lock(stream: io.TextIOWrapper, output: Path) -> None:
     try:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise RunError(f"{output}: another run is writing there") from None
+        raise RunError(f"{display_name(output)}: another run is writing there") from None
     except OSError as error:
         # Some network file systems have no locks; a run there is better than none.
         if error.errno not in _NO_LOCKS:

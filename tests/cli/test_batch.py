@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from camtool.cli import app
+from camtool.engines import ENGINES
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +116,17 @@ def test_a_pattern_leaves_the_results_out(photos):
         assert "2 of 2" in batch(pattern, output, "--no-report").output
 
 
+def test_panels_of_explain_and_an_earlier_output_are_left_out(photos, tmp_path):
+    source = tmp_path / "photos"
+    shutil.copytree(photos, source)
+    explain = ["explain", source / "one.jpg", "-m", "squeezenet1_1", "-w", "random"]
+    CliRunner().invoke(app, [os.fspath(word) for word in (*explain, "--save", "panel,overlay")])
+    assert "3 of 3 pictures explained" in batch(source, source / "out").output
+    result = batch(source, tmp_path / "again")
+    assert "3 of 3 pictures explained" in result.output
+    assert "of camtool's own were left out." in result.output
+
+
 def test_a_bad_picture_is_one_row_and_exit_code_1(photos, output, tmp_path):
     bad = tmp_path / "photos"
     bad.mkdir()
@@ -157,6 +170,26 @@ def test_sources_without_pictures(photos, output, source):
     assert result.exit_code == 2
     assert "Traceback" not in result.output
     assert not output.exists()
+
+
+@pytest.mark.parametrize("option", ["-j", "--workers", "--num-workers"])
+def test_the_number_of_workers(photos, output, monkeypatch, option):
+    asked = []
+    threads = ENGINES["threads"]
+
+    def noted(model, request, workers, warn):
+        asked.append((workers, request.batch_size))
+        return threads(model, request, workers, warn)
+
+    monkeypatch.setitem(ENGINES, "threads", noted)
+    batch(photos, output, "--save", "none", "--no-report", option, "3", "-b", "5")
+    assert asked == [(3, 5)]
+
+
+def test_help_lists_the_choices():
+    shown = CliRunner().invoke(app, ["batch", "--help"], env={"COLUMNS": "200"}).output
+    for choices in ("jpg|png|webp", "parquet|csv|jsonl", "--engine <threads>"):
+        assert choices in shown
 
 
 def test_an_unknown_model(photos, output):

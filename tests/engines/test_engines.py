@@ -11,7 +11,7 @@ import camtool
 from camtool.engines import ENGINES
 from camtool.engines.engine import Failed, Job, Request, never
 from camtool.engines.steps import Ready, Steps
-from camtool.folder.discovery import Picture, identity
+from camtool.folder.discovery import Picture
 from camtool.folder.work import WriteFiles
 from camtool.views.overlay import Look
 from camtool.views.save import Views
@@ -92,12 +92,11 @@ def finish(pickled):
 
 def test_another_process_writes_a_pictures_files(source, tiny, tmp_path):
     output = tmp_path / "out"
-    output.mkdir()
-    views = Views(("overlay", "npz"), Look())
-    work = WriteFiles(output, views, True, source, identity(source))
+    (output / ".camtool").mkdir(parents=True)
+    work = WriteFiles.into(output, Views(("overlay", "npz"), Look()), True, source)
     path = source / "0000.jpg"
     explanation = camtool.load(tiny, device="cpu").explain(path)
-    pickled = pickle.dumps((work, Picture(5, path, key="0000.jpg"), explanation))
+    pickled = pickle.dumps((work, Picture(5, path, name="0000.jpg"), explanation))
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         number, entry = pool.apply(finish, (pickled,))
     assert number == 5

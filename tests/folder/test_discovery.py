@@ -50,6 +50,42 @@ def test_the_output_can_not_be_the_source(folder):
         discover(str(folder), exclude=folder)
 
 
+@pytest.fixture
+def with_own(folder):
+    """What camtool wrote beside the pictures, and two earlier runs' results among them."""
+    own = (
+        *("b.cam.png", "b.cam.npz", "b.jpg.overlay-1.jpg", "a/z.PNG.heatmap-12.png"),
+        *("a/earlier/.camtool/lock", "a/earlier/.camtool/odd.jpg", "a/earlier/x.jpg.boxes-1.webp"),
+        *("a/earlier/report/thumbs/sub/x.jpg.jpg", ".camtool/lock", "report/thumbs/b.jpg.jpg"),
+    )
+    others = ("a/earlier/mine.jpg", "report/mine.jpg", "c/report/thumbs/mine.jpg", "b.cam.jpg")
+    for name in (*own, *others):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    return ["a/b/c.webp", "a/z.PNG", "a.jpg", "b.jpg", *others]
+
+
+def test_what_camtool_made_is_not_explained_again(folder, with_own):
+    found = discover(str(folder))
+    assert sorted(picture.key for picture in found.pictures) == sorted(with_own)
+    assert (found.own, found.skipped) == (5, 2)
+    found = discover(f"{folder}/**/*.*")
+    assert sorted(picture.key for picture in found.pictures) == sorted(with_own)
+    assert (found.own, found.skipped) == (7, 2)
+
+
+def test_what_camtool_made_is_explained_where_it_is_named(folder, with_own):
+    assert keys(folder / "b.cam.png") == ["b.cam.png"]
+    (folder / "list.txt").write_text("b.jpg\nb.jpg.overlay-1.jpg\n")
+    assert keys(folder / "list.txt") == ["b.jpg", "b.jpg.overlay-1.jpg"]
+
+
+def test_nothing_but_what_camtool_made(tmp_path):
+    (tmp_path / "x.cam.png").touch()
+    with pytest.raises(SourceError, match="no pictures but 1 of camtool's own"):
+        discover(str(tmp_path))
+
+
 def test_links_are_followed_and_each_folder_is_seen_once(folder):
     (folder / "a" / "up").symlink_to("..", target_is_directory=True)
     (folder / "0").symlink_to("a", target_is_directory=True)

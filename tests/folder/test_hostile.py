@@ -25,7 +25,7 @@ def escaped(name):
 
 def column(path, name):
     with path.open(newline="", encoding="utf-8") as stream:
-        return [row[name] for row in csv.DictReader(stream)]
+        return [row[name].removeprefix("'") for row in csv.DictReader(stream)]
 
 
 def test_every_good_picture_is_done(outcome, hostile):

@@ -3,14 +3,19 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from camtool.folder.entry import COLUMNS
+from camtool.folder.entry import COLUMNS, Unexplained
+from camtool.folder.results import cell, escaped, write_failed
 
 pq = pytest.importorskip("pyarrow.parquet", reason="parquet needs pyarrow")
 
 NAMES = ["line\nbreak.jpg", "cr\rname.jpg", 'quote".jpg', "bytes\udcff.jpg", "ü.jpg", "=1+1.jpg"]
+TEXTS = st.lists(st.sampled_from(("\\", "\udcff", "udcff", "'", "=", "a", "\t", "\n"))).map("".join)
 
 
 @pytest.fixture(scope="module")
@@ -33,12 +38,43 @@ def output(source, tiny, server, tmp_path_factory):
 
 
 def read_csv(path):
+    """A table as its documentation says it is read."""
     with path.open(newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))
+        rows = list(csv.DictReader(stream))
+    return [{name: text.removeprefix("'") for name, text in row.items()} for row in rows]
 
 
-def escaped(name):
-    return name.encode("utf-8", "backslashreplace").decode()
+def unescaped(text):
+    """The name of which `escaped` made a text."""
+
+    def byte(match):
+        slashes, code = match.groups()
+        literal = slashes[: len(slashes) // 2]
+        return literal + (chr(int(code, 16)) if len(slashes) % 2 else f"u{code}")
+
+    return re.sub(r"(\\+)u(d[89a-f][0-9a-f]{2})", byte, text)
+
+
+@given(TEXTS)
+def test_names_can_be_told_from_what_is_written(name):
+    written = cell(name)
+    assert written.encode("utf-8").decode() == written
+    assert not written.startswith(tuple("=+-@\t\r\n"))
+    # Backslashes before a byte are doubled, others are not.
+    assert unescaped(written.removeprefix("'")) == name
+    assert name.isascii() is False or "\\" in name or escaped(name) == name
+
+
+@pytest.mark.parametrize("start", [*"=+-@\t\r\n'＝＋－＠"])
+def test_no_cell_is_a_formula(tmp_path, start):
+    names = [f"{start}1+1.jpg", "-", "1=1.jpg", "it's.jpg"]
+    entries = [(n, Unexplained(name, f"{start}reason")) for n, name in enumerate(names)]
+    assert write_failed(tmp_path / "failed.csv", lambda: iter(entries)) == 4
+    with (tmp_path / "failed.csv").open(newline="", encoding="utf-8") as stream:
+        raw = list(csv.reader(stream))[1:]
+    assert [row[0] for row in raw] == [f"'{names[0]}", "'-", "1=1.jpg", "it's.jpg"]
+    assert {row[1] for row in raw} == {f"'{start}reason"}
+    assert [row["path"] for row in read_csv(tmp_path / "failed.csv")] == names
 
 
 def test_the_three_formats_say_the_same(output):

@@ -43,9 +43,12 @@ def paths(output):
         return [row["path"] for row in csv.DictReader(stream)]
 
 
-def test_ctrl_c_once_finishes_what_is_in_flight(begun, server, many, batch):
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_ctrl_c_once_finishes_what_is_in_flight(begun, server, many, batch, name):
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        pytest.skip("hang-ups are ignored here, as by nohup")
     pid, output, log = begun
-    os.kill(pid, signal.SIGINT)
+    os.kill(pid, getattr(signal, name))
     assert server.wait() == 130
     said = log.read_text()
     assert "Ctrl-C again stops at once" in said
@@ -102,6 +105,7 @@ def test_a_lost_output_stops_the_run(begun, server):
     output.rename(output.with_name("elsewhere"))
     assert server.wait() == 1
     assert f"Stopped ({output}: is gone)" in log.read_text()
+    assert not output.exists()
     assert "Traceback" not in log.read_text()
 
 

@@ -1,0 +1,106 @@
+"""What the files of a run are called: no two alike, and none like one of the run's own."""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import count
+from pathlib import Path
+
+from camtool.views.save import fitting
+
+FORMATS = ("parquet", "csv", "jsonl")
+RESULTS = (
+    *(f"results.{form}" for form in FORMATS),
+    *("failed.csv", "timings.csv", "coco.json", "run.json", "report.html"),
+)
+HIDDEN = ".camtool"
+THUMBNAILS = "report/thumbs"
+_VIEW = re.compile(
+    r"(.+)\.(?:cam\.(?:png|npz|json)|(?:overlay|heatmap|boxes)-\d+\.(?:jpg|png|webp))", re.DOTALL
+)
+
+
+def shown_in(name: str) -> str:
+    """What the picture is called that a file shows, if it is named as `save_views` does; or ""."""
+    match = _VIEW.fullmatch(name)
+    return match[1] if match else ""
+
+
+def thumbnail_of(name: str) -> str:
+    """The thumbnail, relative to the results, of a picture whose files are called `name`."""
+    return f"{THUMBNAILS}/{name}.jpg"
+
+
+def output_names(keys: Sequence[str], sources: Iterable[Path], output: Path) -> list[str]:
+    """What the files of each picture are called under the output, without their endings.
+
+    It is the picture's key, where nothing is in the way. A folder named like one of the run's own
+    files has "~2" after it; so has a picture whose files would be named like another's, like a
+    folder, or like a picture of the source ("~3" if that is taken too, and so on). Names that
+    differ in case or in Unicode's normal form alone count as the same, as on some disks they are.
+    All of it follows from the list of pictures, so that a continued run finds the same names.
+
+    Args:
+        keys: Of the pictures, in the order of the run; unique.
+        sources: Their files.
+        output: Folder of the results.
+    """
+    wanted = [_apart_from_own(key) for key in keys]
+    taken = {*_called_like_folders(wanted), *_called_like_sources(sources, output)}
+    names = []
+    for key in wanted:
+        candidates = (fitting(key if n == 1 else f"{key}~{n}") for n in count(1))
+        name = next(name for name in candidates if _same(name) not in taken)
+        taken.add(_same(name))
+        names.append(name)
+    return names
+
+
+def _apart_from_own(key: str) -> str:
+    """A key that leads through none of the run's own files and folders."""
+    *folders, name = key.split("/")
+    for depth, folder in enumerate(folders):
+        path = _same("/".join(folders[: depth + 1])) if depth < 2 else ""
+        if path in (*RESULTS, THUMBNAILS) or _same(folder).startswith(HIDDEN):
+            folders[depth] = f"{folder}~2"
+    return "/".join((*folders, name))
+
+
+def _called_like_folders(names: Iterable[str]) -> Iterator[str]:
+    """Pictures that would have a file or a thumbnail named like a folder that others need."""
+    for folder in map(_same, folders_of(names)):
+        yield from _shown_at(folder)
+        yield from _shown_at(f"{THUMBNAILS}/{folder}")
+
+
+def _called_like_sources(sources: Iterable[Path], output: Path) -> Iterator[str]:
+    """Pictures whose files would take the place of a picture that lies in the output."""
+    start = os.path.normpath(output.absolute()) + os.sep
+    for source in sources:
+        path = os.path.normpath(source.absolute())
+        if path.startswith(start):
+            yield from _shown_at(_same(Path(path[len(start) :]).as_posix()))
+
+
+def _shown_at(path: str) -> Iterator[str]:
+    """What the pictures are called of which a file or a thumbnail would lie at a path."""
+    yield shown_in(path)
+    if path.startswith(THUMBNAILS) and path.endswith(".jpg"):
+        yield path[len(THUMBNAILS) + 1 : -len(".jpg")]
+
+
+def folders_of(names: Iterable[str]) -> set[str]:
+    """Every folder that the names lead through."""
+    found: set[str] = set()
+    for name in names:
+        while (name := name.rpartition("/")[0]) and name not in found:
+            found.add(name)
+    return found
+
+
+def _same(name: str) -> str:
+    """One text for names that some disks take for one."""
+    return name.lower() if name.isascii() else unicodedata.normalize("NFC", name).casefold()
