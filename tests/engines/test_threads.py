@@ -219,8 +219,12 @@ def test_leaving_early_ends_the_threads(model, sources):
 
 def test_torch_threads_of_the_caller_stay_as_they_are(model, sources):
     before = torch.get_num_threads()
-    run(model, [Job(n, path) for n, path in enumerate(sources)])
-    assert torch.get_num_threads() == before
+    torch.set_num_threads(before + 1)
+    try:
+        run(model, [Job(n, path) for n, path in enumerate(sources)])
+        assert torch.get_num_threads() == before + 1
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_explain_folder_yields_paths_with_their_results(model, sources, alone):

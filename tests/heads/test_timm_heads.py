@@ -13,9 +13,9 @@ EXACT = [
     ("resnet18", {}, "fc.weight"),
     ("resnet18", {"global_pool": "fast"}, "fc.weight"),
     ("efficientnet_lite0", {}, "classifier.weight"),
-    ("densenet121", {}, "classifier.weight"),
+    pytest.param("densenet121", {}, "classifier.weight", marks=pytest.mark.slow),
     ("regnetx_002", {}, "head.fc.weight"),
-    ("swin_tiny_patch4_window7_224", {}, "head.fc.weight"),
+    pytest.param("swin_tiny_patch4_window7_224", {}, "head.fc.weight", marks=pytest.mark.slow),
 ]
 REFUSED = [
     ("convnext_atto", {}, "layer_norm"),
@@ -23,7 +23,7 @@ REFUSED = [
     ("resnet18", {"global_pool": "avgmax"}, "max_pool2d"),
     ("resnet18", {"global_pool": "catavgmax"}, "max_pool2d|lie cat"),
     ("resnet18", {"global_pool": "max"}, "adaptive_max_pool2d over all positions"),
-    ("vit_tiny_patch16_224", {}, "nothing is pooled"),
+    pytest.param("vit_tiny_patch16_224", {}, "nothing is pooled", marks=pytest.mark.slow),
 ]
 
 
