@@ -25,9 +25,12 @@ lint: lint-js
 	$(PYTHON) -m mypy
 	$(PYTHON) -c "from importlinter.cli import lint_imports_command; lint_imports_command()" --no-cache
 
-# TODO-MERGE: the configuration of eslint comes with the page's scripts.
-lint-js:
-	@if [ -f eslint.config.mjs ]; then npx --yes eslint@9 camtool; else echo "lint-js: no eslint.config.mjs"; fi
+lint-js: tests/report/node_modules
+	npm --prefix tests/report run --silent lint
+
+tests/report/node_modules: tests/report/package-lock.json
+	npm --prefix tests/report ci --silent --no-audit --no-fund
+	@touch $@
 
 format:
 	$(PYTHON) -m ruff check --fix .

@@ -25,6 +25,10 @@ from typer.testing import CliRunner
 from camtool.cli import app
 from camtool.networks.gapnet import gapnet
 
+# On tensors this small, threads cost twice the time by waiting for one another.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
 # What a test takes on the clock never decides whether it passes, and luck does not either:
 # `make fuzz` is where new examples are looked for.
 CLOCKLESS: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}

@@ -299,6 +299,7 @@ def test_no_pictures_no_explanations() -> None:
     assert BRIGHT["whole"].explain_batch([]) == []
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="no /proc on this system")
 def test_memory_is_flat() -> None:
     def resident() -> int:

@@ -114,7 +114,13 @@ NETWORKS = [
 ]
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+QUICK = {"resnet18", "mobilenet_v2", "squeezenet1_0", "gapnet"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in NETWORKS],
+)
 def test_features_and_head_of_a_network_stay_the_same(name: str) -> None:
     module = build(name)
     fused = fused_of(module)

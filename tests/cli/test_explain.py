@@ -308,6 +308,7 @@ def test_no_model_is_exit_code_3(here: Path, arguments, reason: str) -> None:
     assert result.stdout == ""
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="names are Unicode on this system")
 def test_a_name_that_is_no_utf8_as_a_command(shared: Path, here: Path) -> None:
     name = os.fsencode(here) + b"/caf\xe9.png"

@@ -40,6 +40,7 @@ def kill(pid):
         os.kill(pid, signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_killed_at_ten_random_moments(
     source, whole, tiny, server, tree, journal_lines, wait_until, tmp_path
 ):
@@ -65,6 +66,7 @@ def test_killed_at_ten_random_moments(
     assert tree(output) == whole
 
 
+@pytest.mark.slow
 def test_killed_as_soon_as_anything_was_noted(
     source, whole, tiny, server, tree, journal_lines, wait_until, tmp_path
 ):
@@ -81,6 +83,7 @@ def test_killed_as_soon_as_anything_was_noted(
     assert tree(output) == whole
 
 
+@pytest.mark.slow
 def test_killed_while_the_results_are_written(
     source, whole, tiny, server, tree, wait_until, tmp_path
 ):
@@ -95,6 +98,7 @@ def test_killed_while_the_results_are_written(
     assert tree(output) == whole
 
 
+@pytest.mark.slow
 def test_a_lost_and_a_cut_file_are_made_again(source, whole, tiny, batch, tree, tmp_path):
     output = tmp_path / "out"
     assert batch(source, output, *OPTIONS).exit_code == 1

@@ -156,6 +156,7 @@ def test_coco_boxes_are_those_of_the_results(output):
         assert found["score"] == float(row["probability"])
 
 
+@pytest.mark.slow
 def test_coco_loads_with_pycocotools(output):
     pycocotools = pytest.importorskip("pycocotools.coco", reason="pycocotools is not installed")
     coco = pycocotools.COCO(str(output / "coco.json"))

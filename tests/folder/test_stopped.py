@@ -43,6 +43,7 @@ def paths(output):
         return [row["path"] for row in csv.DictReader(stream)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_ctrl_c_once_finishes_what_is_in_flight(begun, server, many, batch, name):
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
@@ -61,6 +62,7 @@ def test_ctrl_c_once_finishes_what_is_in_flight(begun, server, many, batch, name
     assert len(paths(output)) == 250
 
 
+@pytest.mark.slow
 def test_ctrl_c_twice_stops_at_once(begun, server):
     pid, output, log = begun
     os.kill(pid, signal.SIGINT)
@@ -71,6 +73,7 @@ def test_ctrl_c_twice_stops_at_once(begun, server):
     assert "Traceback" not in log.read_text()
 
 
+@pytest.mark.slow
 def test_a_lost_source_stops_the_run_and_fails_no_picture(begun, server, many, batch):
     _, output, log = begun
     away = many.with_name("away")
@@ -86,6 +89,7 @@ def test_a_lost_source_stops_the_run_and_fails_no_picture(begun, server, many, b
     assert len(paths(output)) == 250
 
 
+@pytest.mark.slow
 def test_an_empty_folder_in_place_of_the_source_is_no_source(begun, server, many):
     _, output, log = begun
     away = many.with_name("away")
@@ -100,6 +104,7 @@ def test_an_empty_folder_in_place_of_the_source_is_no_source(begun, server, many
     assert (output / "failed.csv").read_text() == "path,reason\n"
 
 
+@pytest.mark.slow
 def test_a_lost_output_stops_the_run(begun, server):
     _, output, log = begun
     output.rename(output.with_name("elsewhere"))
@@ -122,6 +127,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_the_run_which_continues_when_there_is_room(
     small_disk, make_pictures, batch, tmp_path
 ):

@@ -14,9 +14,9 @@ EXACT = [
     ("resnet18", {}, "fc.weight"),
     ("resnet18", {"global_pool": "fast"}, "fc.weight"),
     ("efficientnet_lite0", {}, "classifier.weight"),
-    ("densenet121", {}, "classifier.weight"),
+    pytest.param("densenet121", {}, "classifier.weight", marks=pytest.mark.slow),
     ("regnetx_002", {}, "head.fc.weight"),
-    ("swin_tiny_patch4_window7_224", {}, "head.fc.weight"),
+    pytest.param("swin_tiny_patch4_window7_224", {}, "head.fc.weight", marks=pytest.mark.slow),
 ]
 OTHER = [
     ("convnext_atto", {}, "norm"),
@@ -25,9 +25,9 @@ OTHER = [
     ("resnet18", {"global_pool": "catavgmax"}, "affine"),
     ("resnet18", {"global_pool": "max"}, "affine"),
     ("vit_tiny_patch16_224", {}, "tokens"),
-    ("vit_tiny_patch16_224", {"global_pool": "avg"}, "norm"),
-    ("mixer_s32_224", {}, "affine"),
-    ("levit_128s", {}, "affine"),
+    pytest.param("vit_tiny_patch16_224", {"global_pool": "avg"}, "norm", marks=pytest.mark.slow),
+    pytest.param("mixer_s32_224", {}, "affine", marks=pytest.mark.slow),
+    pytest.param("levit_128s", {}, "affine", marks=pytest.mark.slow),
 ]
 
 

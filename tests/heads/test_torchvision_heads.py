@@ -57,6 +57,8 @@ EXPECTED = {
     **{name: (*found, "") for name, found in _by_name(OTHER).items()},
 }
 NAMES = torchvision.models.list_models(module=torchvision.models)
+QUICK = {"mobilenet_v3_small", "resnet18", "regnet_x_400mf", "squeezenet1_1"}
+"""One of each outcome, and of several families, for the fast tier."""
 
 # No period of the layers' sizes, so that no two rows of a weight are the same.
 _NOISE = torch.rand(1_000_003, generator=torch.Generator().manual_seed(0)) * 2 - 1
@@ -101,7 +103,9 @@ def test_every_architecture_has_its_outcome_written_down() -> None:
     assert set(EXPECTED) <= set(NAMES)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in NAMES]
+)
 def test_maps_of_every_architecture_add_up(name: str) -> None:
     module = _network(name)
     size = SIZES.get(name, 64)

@@ -154,7 +154,13 @@ def test_crop_is_torchvisions_own_transform_to_the_pixel(name: str, weights: str
 
 
 @pytest.mark.parametrize(
-    "name", ["resnet18", "shufflenet_v2_x0_5", "mobilenet_v2", "squeezenet1_1"]
+    "name",
+    [
+        "squeezenet1_1",
+        pytest.param("resnet18", marks=pytest.mark.slow),
+        pytest.param("shufflenet_v2_x0_5", marks=pytest.mark.slow),
+        pytest.param("mobilenet_v2", marks=pytest.mark.slow),
+    ],
 )
 def test_crop_gives_torchvisions_logits(name: str) -> None:
     model = camtool.load(name, weights="random", device="cpu", fit="crop")

@@ -94,7 +94,15 @@ def test_another_number_of_classes(tmp_path: Path, name: str) -> None:
     assert find_head(network.module, 64).classes == 7
 
 
-@pytest.mark.parametrize("name", ["resnet18", "shufflenet_v2_x0_5", "regnet_y_400mf", "swin_t"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "resnet18",
+        "shufflenet_v2_x0_5",
+        "regnet_y_400mf",
+        pytest.param("swin_t", marks=pytest.mark.slow),
+    ],
+)
 def test_the_architecture_is_known_by_its_tensors(name: str) -> None:
     assert identify(_state(name, 5)) == name
 

@@ -31,6 +31,7 @@ def test_the_last_map_has_stride_eight(size: int, cells: int) -> None:
     assert features.shape[2:] == (cells, cells)
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(height=st.integers(64, 150), width=st.integers(64, 150))
 def test_any_size_from_64_up_gives_the_exact_map(small: GapNet, height: int, width: int) -> None:

@@ -107,6 +107,7 @@ def _run(
     return trainer.model.state_dict()
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_where_an_uninterrupted_one_does(
     recipe: train.Recipe, data: Path, tmp_path: Path
 ) -> None:
@@ -344,6 +345,7 @@ def test_a_folder_without_the_layout_is_refused(tmp_path: Path) -> None:
         tinyimagenet.find_root(tmp_path)
 
 
+@pytest.mark.slow
 def test_one_command_trains_and_another_measures(
     data: Path, recipe: train.Recipe, tmp_path: Path
 ) -> None:
