@@ -1,4 +1,4 @@
-"""Explain a network that you wrote: any body, global average pooling, one linear layer."""
+"""Explain a network that you wrote; this one ends in global average pooling and a linear layer."""
 
 from __future__ import annotations
 
