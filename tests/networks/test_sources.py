@@ -121,8 +121,12 @@ def test_every_source_has_the_five_functions() -> None:
     ("name", "forbidden"),
     [
         (EMBEDDED, "torchvision timm transformers huggingface_hub"),
-        ("weights/gapnet-1.safetensors", "torchvision timm transformers huggingface_hub"),
-        ("squeezenet1_1", "timm transformers huggingface_hub"),
+        pytest.param(
+            "weights/gapnet-1.safetensors",
+            "torchvision timm transformers huggingface_hub",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param("squeezenet1_1", "timm transformers huggingface_hub", marks=pytest.mark.slow),
     ],
 )
 def test_a_source_imports_no_library_of_another(name: str, forbidden: str) -> None:
@@ -178,6 +182,7 @@ def test_timms_record_is_that_of_timms_own_resolution() -> None:
         assert spec.resize == int(spec.size / resolved["crop_pct"])
 
 
+@pytest.mark.slow
 def test_a_record_counts_without_timm_and_its_own_labels_too() -> None:
     code = """
 import sys
