@@ -36,7 +36,7 @@ class Failed:
         return f"{self.name}: {self.reason}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Job:
     """One picture to explain; whoever needs to know more of it adds fields in a subclass.
 

@@ -34,7 +34,7 @@ class SourceError(ValueError):
     """A source that names no pictures; the message says what to do."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Picture(Job):
     """One picture of a folder run.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 
@@ -48,25 +48,33 @@ def output_names(keys: Sequence[str], sources: Iterable[Path], output: Path) -> 
         sources: Their files.
         output: Folder of the results.
     """
-    wanted = [_apart_from_own(key) for key in keys]
+    apart = {folder: _apart_from_own(folder) for folder in folders_of(keys)}
+    wanted = [_moved(key, apart) for key in keys]
     taken = {*_called_like_folders(wanted), *_called_like_sources(sources, output)}
     names = []
     for key in wanted:
-        candidates = (fitting(key if n == 1 else f"{key}~{n}") for n in count(1))
-        name = next(name for name in candidates if _same(name) not in taken)
-        taken.add(_same(name))
+        name, tries = fitting(key), count(2)
+        while (same := _same(name)) in taken:
+            name = fitting(f"{key}~{next(tries)}")
+        taken.add(same)
         names.append(name)
     return names
 
 
-def _apart_from_own(key: str) -> str:
-    """A key that leads through none of the run's own files and folders."""
-    *folders, name = key.split("/")
-    for depth, folder in enumerate(folders):
-        path = _same("/".join(folders[: depth + 1])) if depth < 2 else ""
-        if path in (*RESULTS, THUMBNAILS) or _same(folder).startswith(HIDDEN):
-            folders[depth] = f"{folder}~2"
-    return "/".join((*folders, name))
+def _apart_from_own(folder: str) -> str:
+    """A folder that neither is nor lies in one of the run's own files and folders."""
+    parts = folder.split("/")
+    own = {*RESULTS, THUMBNAILS}
+    for depth in range(min(2, len(parts))):
+        if _same("/".join(parts[: depth + 1])) in own:
+            parts[depth] += "~2"
+    return "/".join(f"{part}~2" if _same(part).startswith(HIDDEN) else part for part in parts)
+
+
+def _moved(key: str, apart: Mapping[str, str]) -> str:
+    folder, slash, name = key.rpartition("/")
+    # The key itself where nothing is moved: one text in place of two, for there may be millions.
+    return key if apart.get(folder, folder) == folder else f"{apart[folder]}{slash}{name}"
 
 
 def _called_like_folders(names: Iterable[str]) -> Iterator[str]:

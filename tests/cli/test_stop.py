@@ -10,8 +10,8 @@ import threading
 
 import pytest
 
-from camtool.cli import common
 from camtool.cli.stop import INTERRUPTED, leaving, stoppable
+from camtool.model import CamModel
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals of POSIX systems")
 
@@ -40,7 +40,7 @@ def test_a_signal_while_the_model_is_loaded(
         send(name)
         pytest.fail("the signal was not taken")
 
-    monkeypatch.setattr(common, "load_model", load)
+    monkeypatch.setattr(CamModel, "__init__", load)
     source = make_pictures(tmp_path / "photos", 1)
     result = batch(source, tmp_path / "out")
     assert result.exit_code == INTERRUPTED == 130

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from urllib.parse import unquote
 
 import pytest
 
@@ -32,6 +34,9 @@ def test_names_in_each_others_way(tmp_path, batch, make_picture, tree):
     files = [name for entry in entries(output) for name in entry["files"]]
     assert len(files) == len(set(files)) == 2 * kept
     assert all((output / name).is_file() for name in files)
+    page = (output / "report.html").read_text()
+    for link in set(re.findall(r'"\./([^"]+)"', page)):
+        assert (output / unquote(link)).is_file(), link
     before = tree(output)
     assert ", 0 now" in batch(source, output, *OPTIONS).output
     assert tree(output) == before

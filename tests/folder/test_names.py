@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
+from typing import get_args
 
 import pytest
 from hypothesis import given, settings
@@ -12,9 +13,9 @@ from hypothesis import strategies as st
 
 from camtool.folder.names import HIDDEN, RESULTS, output_names, shown_in, thumbnail_of
 from camtool.views.overlay import Look
-from camtool.views.save import KINDS, Views, files_of
+from camtool.views.save import Kind, Views, files_of
 
-VIEWS = [Views(KINDS, Look(), picture=picture) for picture in (".jpg", ".png", ".webp")]
+VIEWS = [Views(get_args(Kind), Look(), picture=picture) for picture in (".jpg", ".png", ".webp")]
 SEEN = SimpleNamespace(labels=("a", "b"))
 
 PARTS = st.sampled_from(
