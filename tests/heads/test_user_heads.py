@@ -196,9 +196,8 @@ def test_maps_add_up_whatever_follows(how: str, classes: int) -> None:
     assert exact.exact
 
 
-@pytest.mark.parametrize(
-    "how", ["three layers", pytest.param("transformer block", marks=pytest.mark.slow), "layer norm"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["three layers", "transformer block", "layer norm"])
 def test_the_integral_is_that_of_the_definition(how: str) -> None:
     module = Net((ANY | SMOOTH)[how]).double().eval()
     head = find_head(module, SIZE)

@@ -117,16 +117,13 @@ def test_every_source_has_the_five_functions() -> None:
             assert callable(getattr(source, name)), (source, name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "forbidden"),
     [
         (EMBEDDED, "torchvision timm transformers huggingface_hub"),
-        pytest.param(
-            "weights/gapnet-1.safetensors",
-            "torchvision timm transformers huggingface_hub",
-            marks=pytest.mark.slow,
-        ),
-        pytest.param("squeezenet1_1", "timm transformers huggingface_hub", marks=pytest.mark.slow),
+        ("weights/gapnet-1.safetensors", "torchvision timm transformers huggingface_hub"),
+        ("squeezenet1_1", "timm transformers huggingface_hub"),
     ],
 )
 def test_a_source_imports_no_library_of_another(name: str, forbidden: str) -> None:
