@@ -193,7 +193,7 @@ sys.stdout.buffer.write(pickle.dumps(found))
 """
 
 
-@pytest.mark.parametrize("fit", ["whole", "crop"])
+@pytest.mark.parametrize("fit", ["whole", pytest.param("crop", marks=pytest.mark.slow)])
 def test_another_process_draws_and_boxes_a_pickled_one_the_same(fit, whole, crop) -> None:
     explanation = whole if fit == "whole" else crop
     content = pickle.dumps(explanation)

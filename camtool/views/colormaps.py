@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from camtool.choices import Colormap
 
-POSITIVE_DEFAULT = "inferno"
-SIGNED_DEFAULT = "blue-red"
+POSITIVE_DEFAULT: Colormap = "inferno"
+SIGNED_DEFAULT: Colormap = "blue-red"
 
 DIVERGING = frozenset({SIGNED_DEFAULT})
 COLORMAPS: tuple[str, ...] = get_args(Colormap)

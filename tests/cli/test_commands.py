@@ -52,6 +52,7 @@ def test_version_and_missing_command() -> None:
     assert _run("explain").exit_code == 2
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_is_no_error(no_cache: Path) -> None:
     command = [sys.executable, "-m", "camtool", "weights", "list"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:

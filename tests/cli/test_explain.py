@@ -247,6 +247,7 @@ def test_wrong_usage_is_exit_code_2(explain, here: Path, options, reason: str) -
     assert sorted(path.name for path in here.iterdir()) == ["one.png", "two.jpg"]
 
 
+@pytest.mark.slow
 def test_each_bad_picture_is_one_line_and_the_rest_goes_on(shared: Path, here: Path) -> None:
     tiff = here / "half.tif"
     noise = np.random.default_rng(1).integers(0, 256, (90, 90, 3), np.uint8)

@@ -90,6 +90,7 @@ def finish(pickled):
     return work.finish(picture, explanation, 0.0)
 
 
+@pytest.mark.slow
 def test_another_process_writes_a_pictures_files(source, tiny, tmp_path):
     output = tmp_path / "out"
     (output / ".camtool").mkdir(parents=True)

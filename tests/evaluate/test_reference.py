@@ -37,7 +37,9 @@ def ious_one_threshold_at_a_time(scoremap, threshold, box, all_contours):
     return box_iou(found, [box], closed=True).max()
 
 
-@pytest.mark.parametrize("kind", ["smooth", "noise", "flat steps"])
+@pytest.mark.parametrize(
+    "kind", [pytest.param("smooth", marks=pytest.mark.slow), "noise", "flat steps"]
+)
 def test_equals_one_contour_search_a_threshold(kind):
     random = np.random.default_rng(3)
     cam = random.standard_normal((7, 7) if kind == "smooth" else (40, 30))

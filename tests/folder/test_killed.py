@@ -109,6 +109,7 @@ def test_a_lost_and_a_cut_file_are_made_again(source, whole, tiny, batch, tree, 
     assert tree(output) == whole
 
 
+@pytest.mark.slow
 def test_a_finished_run_has_nothing_more_to_do(source, batch, tree, tmp_path):
     output = tmp_path / "out"
     batch(source, output, *OPTIONS)

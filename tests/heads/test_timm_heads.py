@@ -24,7 +24,7 @@ OTHER = [
     ("resnet18", {"global_pool": "avgmax"}, "affine"),
     ("resnet18", {"global_pool": "catavgmax"}, "affine"),
     ("resnet18", {"global_pool": "max"}, "affine"),
-    ("vit_tiny_patch16_224", {}, "tokens"),
+    pytest.param("vit_tiny_patch16_224", {}, "tokens", marks=pytest.mark.slow),
     pytest.param("vit_tiny_patch16_224", {"global_pool": "avg"}, "norm", marks=pytest.mark.slow),
     pytest.param("mixer_s32_224", {}, "affine", marks=pytest.mark.slow),
     pytest.param("levit_128s", {}, "affine", marks=pytest.mark.slow),

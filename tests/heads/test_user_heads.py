@@ -196,6 +196,7 @@ def test_maps_add_up_whatever_follows(how: str, classes: int) -> None:
     assert exact.exact
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["three layers", "transformer block", "layer norm"])
 def test_the_integral_is_that_of_the_definition(how: str) -> None:
     module = Net((ANY | SMOOTH)[how]).double().eval()

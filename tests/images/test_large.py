@@ -86,7 +86,10 @@ def test_a_picture_that_is_not_large_is_read_whole(form: str, photo: np.ndarray)
 
 @pytest.mark.usefixtures("everything_is_large")
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize(
+    "orientation",
+    [pytest.param(n, marks=() if n in (1, 6) else pytest.mark.slow) for n in range(1, 9)],
+)
 def test_a_large_one_is_reduced_by_a_whole_factor(
     form: str, orientation: int, photo: np.ndarray
 ) -> None:

@@ -10,8 +10,6 @@ from torch import Tensor, nn
 from camtool.heads import TailHead, find_head
 from camtool.methods import METHODS, Settings
 
-peer = pytest.importorskip("pytorch_grad_cam", reason="needs grad-cam: pip install grad-cam")
-
 SIZE = 64
 NAMES = {
     "gradcam": "GradCAM",
@@ -58,9 +56,11 @@ def scaled(maps: Tensor) -> np.ndarray:
     return scale_cam_image(scale_cam_image(np.maximum(maps.numpy(), 0), (SIZE, SIZE)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("positional", [False, True])
 @pytest.mark.parametrize("name", NAMES)
 def test_maps_are_those_of_pytorch_grad_cam(name: str, positional: bool) -> None:
+    peer = pytest.importorskip("pytorch_grad_cam", reason="needs grad-cam: pip install grad-cam")
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
     module = Small(positional).eval()

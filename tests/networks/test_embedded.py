@@ -50,6 +50,7 @@ def test_the_head_is_gap_and_one_linear_layer(model):
     assert model.head.exact
 
 
+@pytest.mark.slow
 def test_loading_it_imports_no_torchvision():
     """Start-up: torchvision alone takes a second or more."""
     code = (

@@ -150,6 +150,7 @@ def told(tmp_path_factory) -> dict[str, tuple[str, int]]:
     return {paths[path]: (line.removeprefix(path), grown) for path, line, grown in lines}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", HOSTILE)
 def test_is_one_line_and_little_memory(case: str, told: dict) -> None:
     line, grown = told[case]

@@ -130,6 +130,7 @@ def test_an_index_of_thousands_of_digits_is_none(target: int | str) -> None:
     assert len(str(caught.value)) < 200
 
 
+@pytest.mark.slow
 def test_a_target_of_a_megabyte_is_looked_up_at_once() -> None:
     with pytest.raises(TargetError, match="no class is called 'aaaa") as caught:
         resolve_target("a" * 1_000_000, [f"label {n}" for n in range(1000)])

@@ -117,6 +117,7 @@ def test_every_source_has_the_five_functions() -> None:
             assert callable(getattr(source, name)), (source, name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "forbidden"),
     [
@@ -178,6 +179,7 @@ def test_timms_record_is_that_of_timms_own_resolution() -> None:
         assert spec.resize == int(spec.size / resolved["crop_pct"])
 
 
+@pytest.mark.slow
 def test_a_record_counts_without_timm_and_its_own_labels_too() -> None:
     code = """
 import sys

@@ -125,6 +125,7 @@ def peak_memory(folder, rows):
     return peak
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_folder(tmp_path, row):
     few, many = ((row(f"{i}.png") for i in range(n)) for n in (200, 2000))
     peak_memory(tmp_path, few)

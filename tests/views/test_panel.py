@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ def photo(width=120, height=90):
 
 
 def tile(image, **changes):
-    given = {
+    given: dict[str, Any] = {
         "label": "goldfish",
         "probability": 0.99,
         "logit": 25.5,

@@ -63,12 +63,12 @@ def test_overlays_and_heatmaps_have_the_pictures_size(explanation, tmp_path: Pat
 
 
 def test_boxes_may_be_left_out(explanation, tmp_path: Path) -> None:
-    kinds = ("overlay", "json")
+    kinds: tuple[Kind, ...] = ("overlay", "json")
     with_boxes = save_views(explanation, tmp_path / "a", Views(kinds, Look()))
     without = save_views(explanation, tmp_path / "b", Views(kinds, Look(), boxes=False))
     first, second = (Path(files["overlay"][0]).read_bytes() for files in (with_boxes, without))
     assert (first == second) == (explanation.boxes() == [])
-    record = json.loads(Path(without["json"]).read_text())
+    record = json.loads(Path(str(without["json"])).read_text())
     assert all("boxes" not in found for found in record["explanations"])
 
 
