@@ -87,10 +87,12 @@ def placed(scale: Scale, length: int) -> list[tuple[float, float, float]]:
         room as its negative, so that a symmetric scale is numbered symmetrically.
     """
     numbers: list[tuple[float, float, float]] = []
+    # Rounding alone must not tell a number from its negative.
+    apart = _APART - 1e-6
     for value in ticks(scale.low, scale.high):
         wide = text.width_of(text.number(-abs(value)), SIZE)
         left = min(max(0.0, length * _share(scale, value) - wide / 2), length - wide)
-        if all(left >= end + _APART or left + wide <= start - _APART for _, start, end in numbers):
+        if all(left >= end + apart or left + wide <= start - apart for _, start, end in numbers):
             numbers.append((value, left, left + wide))
     return numbers
 

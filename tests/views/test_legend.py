@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from camtool.views import legend
@@ -43,6 +43,7 @@ def test_numbers_lie_under_the_bar_and_never_touch(high, signed, length):
         assert left - right >= 10
 
 
+@example(high=0.4, length=186)
 @given(high=HIGHS, length=st.integers(160, 480))
 def test_a_signed_bar_is_numbered_symmetrically(high, length):
     values = {value for value, _, _ in legend.placed(scale(high, True), length)}
