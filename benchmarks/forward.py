@@ -2,7 +2,9 @@
 
 Prints, for each network, batch and number of threads, how many times faster than plain float32
 each variant is: the median over rounds, each of which runs every variant once, so that whatever
-else the machine does falls on all of them. Weights are random; speed does not depend on them.
+else the machine does falls on all of them. Each has a process of its own, because memory is part
+of it: plain float32 runs as a script of anybody's would, the others as in `camtool batch`, which
+keeps freed memory. Weights are random; speed does not depend on them.
 
     python benchmarks/forward.py --rounds 9
 """
@@ -10,63 +12,79 @@ else the machine does falls on all of them. Weights are random; speed does not d
 from __future__ import annotations
 
 import argparse
-import copy
+import multiprocessing
+import os
 import time
-from collections.abc import Callable
-from functools import partial
+from contextlib import ExitStack
+from multiprocessing.connection import Connection
 from statistics import median
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
 
+from camtool.accelerate.environment import prepare_environment
 from camtool.accelerate.fuse import bf16_pays, fuse
 from camtool.accelerate.memory import keep_freed_memory
 from camtool.networks.efficientnet_lite0 import EfficientNetLite0
 
 NETWORKS = ("efficientnet_lite0", "resnet50", "resnet18", "squeezenet1_0")
+VARIANTS = ("plain", "channels_last", "fused", "bf16", "fused bf16")
 WARM_UP = 2
 """Rounds not counted: in the second one a fused network lays out its weights."""
 
-Variant = tuple[nn.Module, Tensor]
 
-
-def variants(module: nn.Module, batch: int, size: int) -> dict[str, Variant]:
-    """Each way to run a network with its input; plain float32 comes first."""
-    inputs = torch.randn(batch, 3, size, size)
-    last = inputs.to(memory_format=torch.channels_last)
-    made: dict[str, tuple[nn.Module | None, Tensor]] = {
-        "plain": (module, inputs),
-        "channels_last": (copy_of(module), last),
-        "fused": (fuse(module), last),
-    }
-    if bf16_pays():
-        made["bf16"] = (copy_of(module, torch.bfloat16), last.bfloat16())
-        made["fused bf16"] = (fuse(module, torch.bfloat16), last.bfloat16())
-    return {name: (found, x) for name, (found, x) in made.items() if found is not None}
-
-
-def copy_of(module: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
-    """A channels-last copy in a number format."""
-    return copy.deepcopy(module).to(dtype).to(memory_format=torch.channels_last)
-
-
-def seconds(call: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
-
-
-def speedups(compared: dict[str, Variant], rounds: int) -> dict[str, float]:
-    """Median over rounds of the first variant's time divided by each variant's."""
-    ratios: dict[str, list[float]] = {name: [] for name in compared}
+def serve(
+    pipe: Connection, variant: str, network: str, batch: int, size: int, threads: int
+) -> None:
+    """A process that runs one variant whenever it is told to, and tells the seconds."""
+    if variant != "plain":
+        keep_freed_memory()
+    torch.set_num_threads(threads)
+    run, inputs = prepared(variant, build(network), torch.randn(batch, 3, size, size))
     with torch.inference_mode():
-        for number in range(WARM_UP + rounds):
-            times = {name: seconds(partial(run, x)) for name, (run, x) in compared.items()}
-            first = next(iter(times.values()))
-            if number >= WARM_UP:
-                for name, taken in times.items():
-                    ratios[name].append(first / taken)
-    return {name: median(values) for name, values in ratios.items()}
+        while pipe.recv():
+            start = time.perf_counter()
+            run(inputs)
+            pipe.send(time.perf_counter() - start)
+
+
+def prepared(variant: str, module: nn.Module, inputs: Tensor) -> tuple[nn.Module, Tensor]:
+    """The network as a variant runs it, and its input; as it is where it can't be fused."""
+    if variant == "plain":
+        return module, inputs
+    dtype = torch.bfloat16 if "bf16" in variant else torch.float32
+    fused = fuse(module, dtype) if "fused" in variant else None
+    found = module.to(dtype).to(memory_format=torch.channels_last) if fused is None else fused
+    return found, inputs.to(dtype).to(memory_format=torch.channels_last)
+
+
+def speedups(network: str, batch: int, size: int, threads: int, rounds: int) -> dict[str, float]:
+    """Median over rounds of plain float32's time divided by each variant's."""
+    context = multiprocessing.get_context("spawn")
+    pipes: dict[str, Connection] = {}
+    with ExitStack() as stack:
+        for variant in VARIANTS if bf16_pays() else VARIANTS[:3]:
+            pipes[variant], theirs = context.Pipe()
+            arguments = (theirs, variant, network, batch, size, threads)
+            process = context.Process(target=serve, args=arguments, daemon=True)
+            with mock.patch.dict(os.environ):
+                if variant != "plain":
+                    prepare_environment()
+                process.start()
+            stack.callback(process.join)
+            stack.callback(pipes[variant].send, False)
+        times = [
+            {name: seconds(pipe) for name, pipe in pipes.items()} for _ in range(WARM_UP + rounds)
+        ][WARM_UP:]
+    return {name: median(row["plain"] / row[name] for row in times) for name in pipes}
+
+
+def seconds(pipe: Connection) -> float:
+    """Let a process run its variant once."""
+    pipe.send(True)
+    taken: float = pipe.recv()
+    return taken
 
 
 def build(name: str) -> nn.Module:
@@ -90,16 +108,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--size", type=int, default=224, help="side of the input in pixels")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
-    parser.add_argument("--keep", action="store_true", help="keep freed memory, as batch does")
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS))
     options = parser.parse_args()
-    if options.keep:
-        keep_freed_memory()
     for threads in dict.fromkeys((1, torch.get_num_threads())):
-        torch.set_num_threads(threads)
         for name in options.networks:
             for batch in options.batches:
-                found = speedups(variants(build(name), batch, options.size), options.rounds)
+                found = speedups(name, batch, options.size, threads, options.rounds)
                 row = "  ".join(f"{key} {value:.2f}×" for key, value in found.items())
                 print(f"{name}, batch {batch}, threads {threads}: {row}", flush=True)
 

@@ -8,6 +8,7 @@ import warnings
 
 import typer
 
+from camtool.accelerate.environment import prepare_environment
 from camtool.cli import common
 from camtool.cli.batch import batch
 from camtool.cli.evaluate import evaluate
@@ -50,6 +51,7 @@ def options(
 
 def main() -> None:
     """Run the command line; the console command `camtool`."""
+    prepare_environment()
     # File names may hold bytes that are no UTF-8; printing them must not stop a run.
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
