@@ -1,4 +1,4 @@
-"""Exact class activation maps: where a classifier with global average pooling looks.
+"""Class activation maps that add up to the answer: where an image classifier looks.
 
 >>> import camtool
 >>> model = camtool.load("auto")

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias, TypedDict, get_args, get_type_hints
 import numpy as np
 from numpy.typing import NDArray
 
+from camtool.choices import Rule
 from camtool.engines.engine import Shape
 from camtool.explanation import Explanation
 from camtool.folder.discovery import Picture, state_of
@@ -117,13 +118,15 @@ def from_record(record: dict[str, Any]) -> Entry:
     return Explained(**{**record, "state": tuple(record["state"])})
 
 
-def rows_of(picture: Picture, explanation: Explanation, threshold: float) -> list[Row]:
+def rows_of(
+    picture: Picture, explanation: Explanation, threshold: float, rule: Rule = "max"
+) -> list[Row]:
     """A row for each class explained, best first."""
     spread = entropy(explanation.maps)
     width, height = explanation.geometry.size
     rows: list[Row] = []
     for k, label in enumerate(explanation.labels):
-        largest = next(iter(explanation.components(k, threshold)), None)
+        largest = next(iter(explanation.components(k, threshold, rule)), None)
         x0, y0, x1, y1 = largest.box if largest else (None,) * 4
         rows.append(
             {

@@ -256,7 +256,7 @@ class FolderRun:
             "Pictures": f"{self.summary.done:,}",
             "Failed": f"{self.summary.failed:,}",
             "Fit": self.model.fit,
-            "Box threshold": f"{self.plan.views.threshold:.0%} of the map's maximum",
+            "Box threshold": _threshold(self.plan.views),
         }
 
     def _record(self) -> dict[str, Any]:
@@ -267,6 +267,14 @@ class FolderRun:
             "pictures_per_second": round(self.summary.rate, 2),
             "settings": self.plan.settings(self.model),
         }
+
+
+def _threshold(views: Views) -> str:
+    """Where boxes are cut, in words."""
+    if views.rule == "otsu":
+        return "Otsu's"
+    of = "the map's maximum" if views.rule == "max" else "the pixels"
+    return f"{views.threshold:.0%} of {of}"
 
 
 def _named(pictures: Sequence[Picture], output: Path) -> list[Picture]:

@@ -118,7 +118,7 @@ class WriteFiles:
         if self.thumbnails:
             write_atomically(self.output / thumbnail_of(picture.name), _thumbnail(explanation))
         files = self._files(picture, explanation)
-        rows = rows_of(picture, explanation, self.views.threshold)
+        rows = rows_of(picture, explanation, self.views.threshold, self.views.rule)
         return Explained(
             key=picture.key,
             name=picture.name,

@@ -182,9 +182,13 @@ def positive_shares(heatmap: FloatMap, boxes: npt.NDArray[Any]) -> npt.NDArray[n
         [N], float64, in [0, 1]; zeros if the map has no positive evidence.
     """
     positive = np.fmax(heatmap, np.float32(0))
-    total = cv2.sumElems(positive)[0]
-    inside = [cv2.sumElems(positive[y0:y1, x0:x1])[0] for x0, y0, x1, y1 in np.asarray(boxes)]
-    return np.asarray(inside, dtype=np.float64) / (total or 1.0)
+    inside = [_sum(positive[y0:y1, x0:x1]) for x0, y0, x1, y1 in np.asarray(boxes)]
+    return np.asarray(inside, dtype=np.float64) / (_sum(positive) or 1.0)
+
+
+def _sum(values: FloatMap) -> float:
+    """Row by row, in an order that does not depend on where the values lie in memory."""
+    return float(cv2.reduce(values, 1, cv2.REDUCE_SUM, dtype=cv2.CV_64F).sum())
 
 
 def _checked(heatmap: FloatMap) -> FloatMap:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, get_args
@@ -277,20 +277,18 @@ def _strips(height: int, width: int) -> list[slice]:
 
 def overlays_of(
     explanation: Explanation, look: Look, classes: slice = slice(None)
-) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+) -> tuple[Iterator[NDArray[np.uint8]], NDArray[np.float32]]:
     """The picture of an explanation with each map on it.
 
     Returns:
-        uint8 [K,H,W,3], and float32 [K], the upper end of each colour scale in logits.
+        One after the other uint8 [H,W,3], K of them, each made when it is asked for; and float32
+        [K], the upper end of each colour scale in logits.
     """
     image, geometry, maps = explanation.image, explanation.geometry, explanation.maps[classes]
     if geometry.size[0] * geometry.size[1] > LARGE:
         high = scale_of_maps(maps, geometry, look)
-        painted = [
-            paint_map(image, heat, geometry, float(end), look)
-            for heat, end in zip(maps, high, strict=True)
-        ]
-        return np.stack(painted), high
+        ends = zip(maps, high.tolist(), strict=True)
+        return (paint_map(image, heat, geometry, end, look) for heat, end in ends), high
     heats = explanation.heatmaps(classes)
     high = scale_of(heats, look)
-    return paint(image, heats, high, look), high
+    return (paint(image, heats[[k]], high[[k]], look)[0] for k in range(len(high))), high

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageOps
 
 from camtool.views import legend, text
 from camtool.views.overlay import NO_EVIDENCE, Look, Scale, overlays_of
@@ -77,14 +77,14 @@ def draw_boxes(
     Returns:
         uint8 [H, W, 3], a copy.
     """
-    canvas = Image.fromarray(image)
-    draw = ImageDraw.Draw(canvas)
-    white = max(1, round(_BOX_WIDTH * math.sqrt(canvas.width * canvas.height)))
+    drawn = image.copy()
+    white = max(1, round(_BOX_WIDTH * math.sqrt(image.shape[0] * image.shape[1])))
     dark = max(1, white // 2)
-    for box in boxes:
-        _frame(draw, box, 0, white + 2 * dark, text.INK)
-        _frame(draw, box, dark, white, text.WHITE)
-    return np.array(canvas)
+    for x0, y0, x1, y1 in boxes:
+        inside = drawn[max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)]
+        _frame(inside, 0, white + 2 * dark, text.INK)
+        _frame(inside, dark, white, text.WHITE)
+    return drawn
 
 
 def panel(
@@ -145,7 +145,7 @@ def panel_of(
     painted, high = overlays_of(explanation, look)
     tiles = [
         Tile(
-            image=painted[k],
+            image=picture,
             label=title,
             probability=explanation.probability(k),
             logit=float(explanation.logits[k]),
@@ -154,7 +154,7 @@ def panel_of(
             rank=explanation.rank(k),
             peak=float(explanation.maps[k].max()),
         )
-        for k, title in enumerate(explanation.titles)
+        for k, (title, picture) in enumerate(zip(explanation.titles, painted, strict=True))
     ]
     return panel(
         explanation.image,
@@ -204,7 +204,7 @@ def overlay_of(
         boxes: Draw the largest box.
         **look: Fields of `Look`.
     """
-    painted = overlays_of(explanation, Look(**look), slice(k, k + 1 or None))[0][0]
+    painted = next(overlays_of(explanation, Look(**look), slice(k, k + 1 or None))[0])
     return Image.fromarray(draw_boxes(painted, explanation.boxes(k)[:1]) if boxes else painted)
 
 
@@ -281,17 +281,12 @@ def _scaled(
     ]
 
 
-def _frame(
-    draw: ImageDraw.ImageDraw,
-    box: tuple[int, int, int, int],
-    inset: int,
-    width: int,
-    colour: text.Colour,
-) -> None:
-    x0, y0, x1, y1 = box
-    corners = (x0 + inset, y0 + inset, x1 - 1 - inset, y1 - 1 - inset)
-    if corners[0] <= corners[2] and corners[1] <= corners[3]:
-        draw.rectangle(corners, outline=colour, width=width)
+def _frame(image: NDArray[np.uint8], inset: int, width: int, colour: text.Colour) -> None:
+    """Colour the edges of a picture, in place."""
+    rows, columns = image.shape[0] - inset, image.shape[1] - inset
+    within = image[inset:rows, inset:columns]
+    for edge in (within[:width], within[-width:], within[:, :width], within[:, -width:]):
+        edge[...] = colour
 
 
 def _grid(cells: Sequence[Image.Image]) -> Image.Image:

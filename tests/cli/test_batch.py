@@ -101,6 +101,17 @@ def test_a_list_with_targets(photos, output):
     assert "one.jpg~2" in (output / "failed.csv").read_text()
 
 
+@pytest.mark.parametrize("rule", ["otsu", "percentile"])
+def test_the_threshold_rule_moves_the_boxes_of_tables_and_records_alike(photos, output, rule):
+    cut = ("--threshold", "0.7", "--threshold-rule", rule)
+    batch(photos, output, "--results", "csv", "--save", "json", "--boxes", *cut)
+    assert "Otsu's" in (output / "report.html").read_text() or rule == "percentile"
+    for row in rows(output):
+        record = json.loads((output / f"{row['path']}.cam.json").read_text())
+        box = record["explanations"][0]["boxes"][0]["box"]
+        assert [int(row[side]) for side in ("x0", "y0", "x1", "y1")] == box
+
+
 def test_a_changed_target_is_done_again(photos, output):
     listed = photos.parent / "changing.csv"
     for target in ("281", "5"):

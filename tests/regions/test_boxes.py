@@ -170,3 +170,15 @@ def test_whole_map_has_all_the_evidence(heatmap):
     whole = np.array([[0, 0, heatmap.shape[1], heatmap.shape[0]]])
     expected = 1.0 if (heatmap > 0).any() else 0.0
     assert positive_shares(heatmap, whole)[0] == pytest.approx(expected)
+
+
+def test_shares_do_not_depend_on_where_the_map_lies_in_memory():
+    heatmap = np.random.default_rng(0).random((61, 83), dtype=np.float32)
+    inside = np.array([[3, 5, 80, 59]])
+    room = np.zeros(heatmap.nbytes + 64, np.uint8)
+    shares = set()
+    for start in range(0, 64, 4):
+        moved = room[start : start + heatmap.nbytes].view(np.float32).reshape(heatmap.shape)
+        moved[...] = heatmap
+        shares.add(positive_shares(moved, inside)[0])
+    assert len(shares) == 1
