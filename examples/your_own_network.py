@@ -34,10 +34,10 @@ class Small(nn.Module):
 def main() -> None:
     """Find the head of the network, and explain a picture with it."""
     torch.manual_seed(0)
-    model = camtool.load(Small(classes=2), labels=["cat", "dog"], size=96)
+    model = camtool.load(Small(classes=2), labels=["cup", "plate"], size=96)
     head = model.head
     print(f"features: {head.features}, linear layer: {head.layer}, error {head.max_error:.1e}")
-    explanation = model.explain(Path(__file__).with_name("cat.jpg"), targets=["cat", "dog"])
+    explanation = model.explain(Path(__file__).with_name("espresso.jpg"), targets=["cup", "plate"])
     print(explanation)
 
 
