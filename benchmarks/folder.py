@@ -1,8 +1,10 @@
 """A folder with overlays against plain classification and against pytorch-grad-cam.
 
-Usage: python benchmarks/folder.py PHOTOS [--pictures 1000] [--rounds 3] [--only a,c,d,e]
+Usage: python benchmarks/folder.py PHOTOS [--model resnet50] [--pictures 1000] [--rounds 3]
+                                   [--only a,c,d,e]
 
-ResNet-50 with seeded random weights; PHOTOS are repeated by links until there are enough. Every
+ResNet-50 with seeded random weights, or `--model efficientnet_lite0`, the embedded network, with
+its own; PHOTOS are repeated by links until there are enough. Every
 way is a process of its own, because each wants other settings of torch; the ways take turns, and
 the medians of the rounds are compared. Times are without imports and without loading the network.
 
@@ -11,6 +13,8 @@ b  the usual loop with pytorch-grad-cam's GradCAM, overlays as JPEG (needs `pip 
 c  camtool in float32, without the report
 d  camtool in its fastest setting: bfloat16 where the CPU has AMX, else float32 as in c
 e  camtool's engine in the setting of d, classifying only: no maps, nothing written
+f  as c, with the network's module as it is: nothing folded or fused
+g  the limit: the pictures only read, and written again as the JPEGs that overlays are
 """
 
 from __future__ import annotations
@@ -38,17 +42,17 @@ CLASSES = {
     "c": "camtool, float32",
     "d": "camtool, fastest setting",
     "e": "camtool's engine, as d, classifying only",
+    "f": "camtool, float32, unfused",
+    "g": "only reading and writing pictures",
 }
 
 
 class Photos(torch.utils.data.Dataset[Tensor]):
-    """The pictures of a folder, each through the weights' own transform."""
+    """The pictures of a folder, each through a transform of torchvision's."""
 
-    def __init__(self, folder: Path) -> None:
-        from torchvision.models import ResNet50_Weights
-
+    def __init__(self, folder: Path, transform: Callable[[Any], Tensor]) -> None:
         self._paths = sorted(folder.iterdir())
-        self._transform = ResNet50_Weights.DEFAULT.transforms()
+        self._transform = transform
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -62,20 +66,30 @@ class Photos(torch.utils.data.Dataset[Tensor]):
         return prepared
 
 
-def resnet50() -> nn.Module:
-    from torchvision.models import resnet50
+def bare(name: str) -> tuple[nn.Module, Callable[[Any], Tensor]]:
+    """A network as its users have it, and its transform."""
+    from torchvision.transforms import InterpolationMode, v2
 
-    torch.manual_seed(0)
-    module: nn.Module = resnet50().eval()
-    return module
+    from camtool.networks import load_network
+
+    network = load_network(name, None if name == "efficientnet_lite0" else "random")
+    spec = network.preprocessing
+    steps = [
+        v2.Resize(spec.resize, InterpolationMode(spec.interpolation)),
+        v2.CenterCrop(spec.size),
+        v2.ToImage(),
+        v2.ToDtype(torch.float32, scale=True),
+        v2.Normalize(spec.mean, spec.std),
+    ]
+    return network.module.eval(), v2.Compose(steps)
 
 
-def plain(folder: Path, _output: Path) -> Callable[[], None]:
+def plain(name: str, folder: Path, _output: Path) -> Callable[[], None]:
     from camtool.engines.threads import available_cores
 
-    module = resnet50()
+    module, transform = bare(name)
     loader = torch.utils.data.DataLoader(
-        Photos(folder), batch_size=32, num_workers=available_cores()
+        Photos(folder, transform), batch_size=32, num_workers=available_cores()
     )
 
     def classify() -> None:
@@ -86,15 +100,17 @@ def plain(folder: Path, _output: Path) -> Callable[[], None]:
     return classify
 
 
-def gradcam(folder: Path, output: Path) -> Callable[[], None]:
+def gradcam(name: str, folder: Path, output: Path) -> Callable[[], None]:
     import cv2
 
     # Imported by name, for it need not be installed.
     library = import_module("pytorch_grad_cam")
     show_cam_on_image = import_module("pytorch_grad_cam.utils.image").show_cam_on_image
-    module: Any = resnet50()
-    photos = Photos(folder)
-    cam = library.GradCAM(model=module, target_layers=[module.layer4[-1]])
+    found = bare(name)
+    module: Any = found[0].requires_grad_()
+    photos = Photos(folder, found[1])
+    layer = module.layer4[-1] if name == "resnet50" else module.head
+    cam = library.GradCAM(model=module, target_layers=[layer])
 
     def explain() -> None:
         for number, path in enumerate(sorted(folder.iterdir())):
@@ -108,12 +124,14 @@ def gradcam(folder: Path, output: Path) -> Callable[[], None]:
     return explain
 
 
-def camtool_run(dtype: str, folder: Path, output: Path) -> Callable[[], None]:
+def camtool_run(
+    name: str, dtype: str, folder: Path, output: Path, fused: bool = True
+) -> Callable[[], None]:
     from camtool.folder.run import FolderRun, Plan
     from camtool.views.overlay import Look
     from camtool.views.save import Views
 
-    model = loaded(dtype)
+    model = loaded(name, dtype, fused)
     views = Views(("overlay",), Look(), boxes=False, picture=".jpg")
     plan = Plan(str(folder), output, views, report=False)
 
@@ -125,13 +143,31 @@ def camtool_run(dtype: str, folder: Path, output: Path) -> Callable[[], None]:
     return explain
 
 
-def classifying(dtype: str, folder: Path, _output: Path) -> Callable[[], None]:
+def reading(folder: Path, output: Path) -> Callable[[], None]:
+    from concurrent.futures import ThreadPoolExecutor
+
+    from camtool.engines.threads import available_cores
+    from camtool.files import write_atomically
+    from camtool.images import read_image
+    from camtool.images.write import encode
+
+    def copy(path: Path) -> None:
+        write_atomically(output / f"{path.stem}.jpg", encode(read_image(path), ".jpg"))
+
+    def copy_all() -> None:
+        with ThreadPoolExecutor(available_cores()) as pool:
+            list(pool.map(copy, sorted(folder.iterdir())))
+
+    return copy_all
+
+
+def classifying(name: str, dtype: str, folder: Path, _output: Path) -> Callable[[], None]:
     """The same readers, lanes and batches; the lanes stop at the probabilities."""
     from camtool.engines import ENGINES
     from camtool.engines.engine import Job, Request
     from camtool.engines.stream import explain_jobs
 
-    model = loaded(dtype)
+    model = loaded(name, dtype)
 
     def classify_batch(batch: Any, _indices: object, topk: int) -> list[Any]:
         with torch.inference_mode():
@@ -156,13 +192,15 @@ class Classified:
         self.image, self.probability, self.index = image, probability, index
 
 
-def loaded(dtype: str) -> Any:
+def loaded(name: str, dtype: str, fused: bool = True) -> Any:
     import camtool
     from camtool.accelerate.memory import keep_freed_memory
 
     keep_freed_memory()
-    model = camtool.load("resnet50", weights="random", device="cpu", dtype=dtype, fit="crop")
-    model.fuse()
+    weights = None if name == "efficientnet_lite0" else "random"
+    model = camtool.load(name, weights=weights, device="cpu", dtype=dtype, fit="crop")
+    if fused:
+        model.fuse()
     return model
 
 
@@ -172,14 +210,16 @@ def fastest() -> str:
     return "bfloat16" if bf16_pays() else "float32"
 
 
-def seconds_of(way: str, folder: Path, output: Path) -> float:
+def seconds_of(way: str, name: str, folder: Path, output: Path) -> float:
     """Run one way in this process; its time without imports and loading."""
     ways: dict[str, Callable[[], Callable[[], None]]] = {
-        "a": lambda: plain(folder, output),
-        "b": lambda: gradcam(folder, output),
-        "c": lambda: camtool_run("float32", folder, output),
-        "d": lambda: camtool_run(fastest(), folder, output),
-        "e": lambda: classifying(fastest(), folder, output),
+        "a": lambda: plain(name, folder, output),
+        "b": lambda: gradcam(name, folder, output),
+        "c": lambda: camtool_run(name, "float32", folder, output),
+        "d": lambda: camtool_run(name, fastest(), folder, output),
+        "e": lambda: classifying(name, fastest(), folder, output),
+        "f": lambda: camtool_run(name, "float32", folder, output, fused=False),
+        "g": lambda: reading(folder, output),
     }
     run = ways[way]()
     start = time.perf_counter()
@@ -187,9 +227,10 @@ def seconds_of(way: str, folder: Path, output: Path) -> float:
     return time.perf_counter() - start
 
 
-def in_a_process(way: str, folder: Path) -> float:
+def in_a_process(way: str, name: str, folder: Path) -> float:
     with tempfile.TemporaryDirectory() as output:
-        command = [sys.executable, __file__, str(folder), "--way", way, "--output", output]
+        command = [sys.executable, __file__, str(folder), "--model", name]
+        command += ["--way", way, "--output", output]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return float(json.loads(done.stdout.splitlines()[-1]))
 
@@ -201,15 +242,15 @@ def repeated(photos: Path, folder: Path, count: int) -> None:
         (folder / f"{number:05d}{original.suffix}").symlink_to(original)
 
 
-def compare(photos: Path, count: int, rounds: int, ways: list[str]) -> None:
+def compare(name: str, photos: Path, count: int, rounds: int, ways: list[str]) -> None:
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     with tempfile.TemporaryDirectory() as folder:
         repeated(photos, Path(folder), count)
         for _ in range(rounds):
             for way in ways:
-                seconds[way].append(in_a_process(way, Path(folder)))
-    print(f"{count} pictures, {rounds} rounds; d and e in {fastest()}")
-    references = [way for way in ("a", "b", "e") if way in ways]
+                seconds[way].append(in_a_process(way, name, Path(folder)))
+    print(f"{name}, {count} pictures, {rounds} rounds; d and e in {fastest()}")
+    references = [way for way in ("a", "b", "e", "f", "g") if way in ways]
     print(f"{'':>54} pictures/s " + " ".join(f"× {way:>4}" for way in references))
     for way in ways:
         ratios = (
@@ -223,6 +264,7 @@ def compare(photos: Path, count: int, rounds: int, ways: list[str]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("photos", type=Path)
+    parser.add_argument("--model", default="resnet50", choices=["resnet50", "efficientnet_lite0"])
     parser.add_argument("--pictures", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", default="a,b,c,d,e")
@@ -230,13 +272,13 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.way:
-        print(seconds_of(arguments.way, arguments.photos, arguments.output))
+        print(seconds_of(arguments.way, arguments.model, arguments.photos, arguments.output))
         return
     ways = arguments.only.split(",")
     if "b" in ways and find_spec("pytorch_grad_cam") is None:
         print("without b: pytorch-grad-cam is not installed (pip install grad-cam)")
         ways.remove("b")
-    compare(arguments.photos, arguments.pictures, arguments.rounds, ways)
+    compare(arguments.model, arguments.photos, arguments.pictures, arguments.rounds, ways)
 
 
 if __name__ == "__main__":
