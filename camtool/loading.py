@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,8 @@ from camtool.networks import Preprocessing, before_download, load_network
 
 if TYPE_CHECKING:
     from camtool.networks.load import Labels
+
+_log = logging.getLogger(__name__)
 
 
 def load(
@@ -38,8 +41,7 @@ def load(
     Args:
         model: "auto" (ResNet-50 if its weights are on this machine, else the embedded network),
             an architecture of torchvision ("resnet50") or "timm/NAME", "efficientnet_lite0",
-            "hf/NAME", the path of a
-            checkpoint, or a module, which is left as it is.
+            "hf/NAME", the path of a checkpoint, or a module, which is left as it is.
         weights: None for the published default, a published entry's name ("IMAGENET1K_V1"),
             "random", or a checkpoint (.pth, .pt, .safetensors).
         labels: One for each class, or a file: one a line, or JSON.
@@ -61,13 +63,19 @@ def load(
             spread; None for at most 32 that miss no more than 1e-3.
         offline: Download nothing.
 
+    Returns:
+        The model. What had to be assumed of the network, and which one "auto" took, is logged.
+
     Raises:
         ModelError: The network can't be had, or is not what was asked.
         HeadError: Its head gives no class maps; says what was found.
     """
     check_head(model, weights)
+    network = load_network(model, weights, offline=offline)
+    for note in network.notes:
+        _log.warning("camtool: %s", note)
     return CamModel(
-        load_network(model, weights, offline=offline),
+        network,
         labels,
         device,
         dtype,

@@ -13,6 +13,7 @@ from camtool.cli import common
 from camtool.cli.batch import batch
 from camtool.cli.evaluate import evaluate
 from camtool.cli.explain import explain
+from camtool.cli.help import Command, examples
 from camtool.cli.inspect import inspect
 from camtool.cli.weights import weights
 
@@ -20,15 +21,33 @@ app = typer.Typer(
     name="camtool",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     # Rich help would cost another 0.2 s of imports before the first line.
     rich_markup_mode=None,
-    help="Where a classifier with global average pooling looks: exact class activation maps.",
+    help="Class activation maps that add up to the answer: where an image classifier looks.",
+    epilog=examples(
+        "camtool explain photo.jpg       a panel beside the picture",
+        "camtool batch photos/ -o out/   a folder, with a report",
+    ),
 )
-app.command()(explain)
-app.command()(batch)
-app.command()(evaluate)
-app.command()(inspect)
+_EXAMPLES = {
+    explain: (
+        "camtool explain photo.jpg --open",
+        "camtool explain photos/ -o panels/ -k 1 --signed",
+        "camtool explain photo.jpg -m resnet50 -t tabby -t 'tiger cat' --json",
+    ),
+    batch: (
+        "camtool batch photos/ -o out/",
+        "camtool batch 'shots/**/*.png' -o out/ -m mine.pth --labels labels.txt --coco",
+    ),
+    evaluate: (
+        "camtool evaluate tiny-imagenet-200/ --format tiny-imagenet",
+        "camtool evaluate voc/ --format imagenet -m resnet50 -o out/ --limit 500",
+    ),
+    inspect: ("camtool inspect", "camtool inspect timm/convnext_tiny --json"),
+}
+for command, lines in _EXAMPLES.items():
+    app.command(cls=Command, epilog=examples(*lines))(command)
 app.add_typer(weights, name="weights")
 
 

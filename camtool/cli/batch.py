@@ -22,6 +22,7 @@ PictureFormat: TypeAlias = Literal["jpg", "png", "webp"]
 
 @common.grouped
 def batch(
+    context: typer.Context,
     source: Annotated[str, typer.Argument(help="Folder, glob pattern, or list (text or CSV).")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the results.")],
     network: common.ModelOptions,
@@ -64,7 +65,10 @@ def batch(
     ] = "threads",
     max_pixels: common.MaxPixels = 100_000_000,
 ) -> None:
-    """Explain a folder of pictures; stopped at any moment, the same command continues it."""
+    """Explain a folder of any size.
+
+    Stopped at any moment, by Ctrl-C or a crash, the same command continues it.
+    """
     with leaving(), common.exits():
         from camtool.folder.run import Plan
 
@@ -83,13 +87,28 @@ def batch(
             max_pixels=max_pixels,
             overwrite=overwrite,
         )
+        common.warn_idle(context, looks.idle(plan.views) | _idle(plan))
         cam = network.load()
+        cam.resolve(list(plan.targets) or None)
+        common.tell_of(cam)
         cam.fuse()
         plan = replace(plan, batch_size=batch_size or cam.measured_batch_size())
         summary = _run(cam, plan, engine)
         _tell(summary, plan)
     if summary.stopped or summary.failed:
         raise typer.Exit(INTERRUPTED if summary.stopped == "interrupted" else common.SOME_FAILED)
+
+
+def _idle(plan: Plan) -> dict[str, str]:
+    """Options that have no effect, each with the reason."""
+    from camtool.views.save import PER_CLASS
+
+    idle = {}
+    if plan.targets:
+        idle["topk"] = "with --target"
+    if not set(plan.views.kinds) & set(PER_CLASS):
+        idle["picture_format"] = "where nothing of that kind is saved"
+    return idle
 
 
 def _formats(results: str | None) -> tuple[str, ...]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NoReturn, get_args, get_type_hints
 
 import typer
 
@@ -71,6 +71,8 @@ AsJson = Annotated[
 @dataclass(frozen=True)
 class ModelOptions:
     """Which network explains, and how pictures meet it."""
+
+    HEADING: ClassVar[str] = "Network and input"
 
     model: Annotated[
         str,
@@ -140,8 +142,6 @@ class ModelOptions:
             usage(f"--method takes {', '.join((AUTO, *METHODS))}, not {self.method!r}")
         check_head(self.model, self.weights)
         network = load_network(self.model, self.weights, offline=self.offline)
-        for note in network.notes:
-            say(note)
         return CamModel(
             network,
             self.labels,
@@ -173,6 +173,8 @@ class ModelOptions:
 class LookOptions:
     """What is drawn, and how."""
 
+    HEADING: ClassVar[str] = "Boxes and colours"
+
     threshold: Threshold = 0.2
     threshold_rule: ThresholdRule = "max"
     signed: Annotated[
@@ -191,6 +193,18 @@ class LookOptions:
     full_scale: Annotated[
         float, typer.Option("--full-scale", min=1e-3, help="End in logits with --normalize none.")
     ] = 30.0
+
+    def idle(self, views: Views) -> dict[str, str]:
+        """Options of this group that have no effect, each with the reason."""
+        idle = {}
+        if self.threshold_rule == "otsu":
+            idle["threshold"] = "with --threshold-rule otsu"
+        if self.normalize != "none":
+            idle["full_scale"] = "without --normalize none"
+        if not set(views.kinds) & {"panel", "overlay", "heatmap"}:
+            drawn = ("signed", "colormap", "opacity", "normalize", "full_scale")
+            idle |= dict.fromkeys(drawn, "where no map is drawn (--save)")
+        return idle
 
     def views(self, save: str, boxes: bool, picture: str = "png") -> Views:
         """What is written for each picture; an unknown kind of file is wrong usage."""
@@ -248,6 +262,8 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
 def _options(kind: Any) -> list[inspect.Parameter]:
     hints = get_type_hints(kind, include_extras=True)
     keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    for field in fields(kind):
+        hints[field.name].__metadata__[0].rich_help_panel = kind.HEADING
     return [
         inspect.Parameter(field.name, keyword, default=field.default, annotation=hints[field.name])
         for field in fields(kind)
@@ -263,6 +279,26 @@ def usage(message: str) -> NoReturn:
     """Leave with the exit code for wrong usage."""
     say(message)
     raise typer.Exit(WRONG_USAGE)
+
+
+def tell_of(cam: CamModel) -> None:
+    """What has to be said of a network that was loaded: which it is, where nobody named it."""
+    for note in cam.network.notes:
+        say(note)
+
+
+def warn_idle(context: typer.Context, idle: Mapping[str, str]) -> None:
+    """Tell of options that were given and have no effect.
+
+    Args:
+        context: Of the command.
+        idle: Parameters without effect, each with the reason.
+    """
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if parameter.name in idle and source is not None and source.name == "COMMANDLINE":
+            option = next(name for name in parameter.opts if name.startswith("--"))
+            say(f"{option} has no effect {idle[parameter.name]}")
 
 
 def show_table(table: Table) -> None:

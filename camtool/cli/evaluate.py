@@ -49,7 +49,10 @@ def evaluate(
     max_pixels: common.MaxPixels = 100_000_000,
     as_json: common.AsJson = False,
 ) -> None:
-    """Measure localization: boxes from maps against true boxes, beside trivial baselines."""
+    """Measure how well maps localize.
+
+    Boxes from maps are compared with true boxes or masks, beside trivial baselines.
+    """
     from camtool.cli.progress import counting
     from camtool.evaluate import predictions, run
 
@@ -60,6 +63,7 @@ def evaluate(
     @cache
     def load() -> CamModel:
         loaded = replace(network, fit=fit).load()
+        common.tell_of(loaded)
         loaded.fuse()
         return loaded
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from camtool.cli import common
+from camtool.cli.pictures import place_of, sources_of
 from camtool.cli.stop import leaving
 
 if TYPE_CHECKING:
@@ -20,7 +21,14 @@ if TYPE_CHECKING:
 
 @common.grouped
 def explain(
-    paths: Annotated[list[Path], typer.Argument(help="Pictures.", metavar="PATH...")],
+    context: typer.Context,
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            help="Pictures: files, folders, quoted patterns, http(s) addresses, or - for stdin.",
+            metavar="PATH...",
+        ),
+    ],
     network: common.ModelOptions,
     looks: common.LookOptions,
     target: common.Target = None,
@@ -33,30 +41,44 @@ def explain(
         str, typer.Option("--save", help="Any of panel,overlay,heatmap,boxes,npz,json; or none.")
     ] = "panel",
     boxes: Annotated[bool, typer.Option("--boxes/--no-boxes", help="Boxes from the maps.")] = True,
+    opened: Annotated[
+        bool, typer.Option("--open", help="Show the first file that was written.")
+    ] = False,
     as_json: common.AsJson = False,
     batch_size: common.BatchSize = 8,
     max_pixels: common.MaxPixels = 100_000_000,
 ) -> None:
-    """Show what the network sees in pictures, and where: a panel beside each picture."""
+    """Explain pictures: a panel beside each.
+
+    It shows what the network sees, and where.
+    """
     from camtool.engines.engine import Failed
     from camtool.engines.stream import explain_stream
 
     with leaving(), common.exits():
         views = looks.views(save, boxes)
+        sources, own = sources_of(paths)
+        if own:
+            common.say(f"{own:,} of camtool's own pictures were left out")
+        idle = {"topk": "with --target"} if target else {}
+        common.warn_idle(context, looks.idle(views) | idle)
+        writer = _Writer(output, len(sources), views, as_json)
         cam = network.load()
-        writer = _Writer(output, paths, views, as_json)
         # Files at the picture's own size need all of it.
         reduced = not {"overlay", "heatmap", "boxes"} & set(views.kinds)
         stream = explain_stream(
-            cam, paths, target or None, topk, batch_size, max_pixels, reduced=reduced
+            cam, sources, target or None, topk, batch_size, max_pixels, reduced=reduced
         )
-        for path, result in stream:
+        common.tell_of(cam)
+        for source, result in stream:
             if isinstance(result, Failed):
                 writer.fail(result)
             else:
-                writer.take(Path(str(path)), result)
+                writer.take(place_of(source), result)
         if as_json:
             print(json.dumps(writer.document(cam, network.dtype), indent=1))
+        if opened:
+            _show(writer.first)
     if writer.failed:
         raise typer.Exit(common.SOME_FAILED)
 
@@ -64,12 +86,12 @@ def explain(
 class _Writer:
     """Writes, prints and collects results as they come."""
 
-    def __init__(self, output: Path | None, paths: list[Path], views: Views, quiet: bool) -> None:
+    def __init__(self, output: Path | None, pictures: int, views: Views, quiet: bool) -> None:
         from camtool.views.save import Places
 
         self._panel = None
         if output is not None and output.suffix and not output.is_dir():
-            if len(paths) > 1 or views.kinds != ("panel",):
+            if pictures > 1 or views.kinds != ("panel",):
                 common.usage(f"--output {output} names one file; give a folder for several")
             self._panel = output
         self._places = Places(None if self._panel else output)
@@ -77,6 +99,7 @@ class _Writer:
         self._quiet = quiet
         self.images: list[dict[str, Any]] = []
         self.failed: list[dict[str, str]] = []
+        self.first: str | None = None
 
     def fail(self, failed: Failed) -> None:
         common.say(str(failed))
@@ -94,6 +117,9 @@ class _Writer:
             reason = getattr(error, "strerror", None) or str(error)
             self.fail(Failed(explanation.name, f"its files can't be written ({reason})"))
             return
+        for written in files.values():
+            self.first = self.first or (written if isinstance(written, str) else written[0])
+        _caution(explanation)
         views = self._views
         record = record_of(explanation, views.threshold, views.boxes, views.rule)
         self.images.append({**record, "files": files})
@@ -111,6 +137,29 @@ class _Writer:
             "images": self.images,
             "failed": self.failed,
         }
+
+
+UNLIKELY = 0.15
+"""Of 130 photographs of ImageNet's classes the embedded network gives 5 so little; 4 wrongly."""
+
+
+def _caution(explanation: Explanation) -> None:
+    """Say where not even the best class is likely."""
+    best = explanation.probability()
+    if best is not None and explanation.rank() == 1 and best < UNLIKELY:
+        classes = len(explanation.all_logits)
+        common.say(
+            f"{explanation.name}: none of the {classes:,} classes is likely (the best has "
+            f"{best:.1%}): the network may not know this thing"
+        )
+
+
+def _show(path: str | None) -> None:
+    """Open a file in whatever shows such files."""
+    if path is None:
+        common.say("--open: nothing was written")
+    elif typer.launch(path):
+        common.say(f"--open: nothing on this machine shows {path}")
 
 
 def _print_table(record: dict[str, Any], files: dict[str, str | list[str]]) -> None:

@@ -20,7 +20,9 @@ def inspect(
     size: common.Size = None,
     as_json: common.AsJson = False,
 ) -> None:
-    """Show where a network's class maps come from, and measure how well they add up.
+    """Show where a network's maps come from.
+
+    How well they add up to the logits is measured.
 
     An architecture whose weights are not on this machine is looked at with random weights: the
     head is the same.

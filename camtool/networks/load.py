@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -190,13 +189,15 @@ def _automatic(weights: str | os.PathLike[str] | None) -> Network:
         return checkpoint.load(os.fspath(weights), None)
     found = resnet50_on_this_machine()
     if found is not None:
-        _say(f"using resnet50 with {found}; --model {embedded.NAME} is the embedded network")
-        return torchvision.load("resnet50", found)
-    _say(
-        f"using the embedded network {embedded.NAME}; for ResNet-50 run "
-        "`camtool weights get resnet50`"
-    )
-    return embedded.load(embedded.NAME)
+        note = f"using resnet50 with {found}; --model {embedded.NAME} is the embedded network"
+        network = torchvision.load("resnet50", found)
+    else:
+        note = (
+            f"using the embedded network {embedded.NAME}; for ResNet-50 run "
+            "`camtool weights get resnet50`"
+        )
+        network = embedded.load(embedded.NAME)
+    return replace(network, notes=(note, *network.notes))
 
 
 def resnet50_on_this_machine() -> Path | None:
@@ -220,7 +221,3 @@ RESNET50_URLS = (
     "https://download.pytorch.org/models/resnet50-0676ba61.pth",
 )
 """torchvision's, the default first; kept here so that looking need not import torchvision."""
-
-
-def _say(line: str) -> None:
-    print(f"camtool: {line}", file=sys.stderr)

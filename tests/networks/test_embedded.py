@@ -32,12 +32,11 @@ def model():
     return camtool.load("efficientnet_lite0", device="cpu")
 
 
-def test_auto_is_the_embedded_network_and_says_so(nothing_else, capsys):
+def test_auto_is_the_embedded_network_and_says_so(nothing_else, caplog):
     network = camtool.load("auto").network
     assert network.name == embedded.NAME
-    said = capsys.readouterr().err
-    assert embedded.NAME in said
-    assert "camtool weights get resnet50" in said
+    assert embedded.NAME in caplog.text
+    assert "camtool weights get resnet50" in caplog.text
 
 
 def test_it_knows_its_labels_and_synsets(model):
