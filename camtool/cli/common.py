@@ -193,6 +193,9 @@ class LookOptions:
     full_scale: Annotated[
         float, typer.Option("--full-scale", min=1e-3, help="End in logits with --normalize none.")
     ] = 30.0
+    smooth: Annotated[
+        bool, typer.Option("--smooth/--linear", help="Maps without the diamonds of linear steps.")
+    ] = False
 
     def idle(self, views: Views) -> dict[str, str]:
         """Options of this group that have no effect, each with the reason."""
@@ -202,7 +205,7 @@ class LookOptions:
         if self.normalize != "none":
             idle["full_scale"] = "without --normalize none"
         if not set(views.kinds) & {"panel", "overlay", "heatmap"}:
-            drawn = ("signed", "colormap", "opacity", "normalize", "full_scale")
+            drawn = ("signed", "colormap", "opacity", "normalize", "full_scale", "smooth")
             idle |= dict.fromkeys(drawn, "where no map is drawn (--save)")
         return idle
 
@@ -211,7 +214,8 @@ class LookOptions:
         from camtool.views.overlay import Look
         from camtool.views.save import Views
 
-        look = Look(self.signed, self.colormap, self.opacity, self.normalize, self.full_scale)
+        names = ("signed", "colormap", "opacity", "normalize", "full_scale", "smooth")
+        look = Look(**{name: getattr(self, name) for name in names})
         known = get_args(Kind)
         wanted = parts("--save", save, known) if save != "none" else ()
         kinds = tuple(kind for kind in known if kind in wanted)

@@ -20,9 +20,13 @@ _PIXELS_AT_ONCE = 1 << 22
 
 
 def interpolation_matrix(
-    cells: int, extent: tuple[float, float], samples: int, onto: tuple[float, float]
+    cells: int,
+    extent: tuple[float, float],
+    samples: int,
+    onto: tuple[float, float],
+    smooth: bool = False,
 ) -> NDArray[np.float32]:
-    """Linear interpolation along one axis as a matrix.
+    """Interpolation along one axis as a matrix.
 
     Args:
         cells: Number of cells of the source, which tile `extent` evenly; a value belongs to the
@@ -30,6 +34,7 @@ def interpolation_matrix(
         extent: (start, end) of the source, in any unit.
         samples: Number of cells of the target, which tile `onto` evenly.
         onto: (start, end) of the target, in the same unit.
+        smooth: Cubic (Keys 1981, equation 15: a = -1/2) rather than linear.
 
     Returns:
         float32 [samples, cells], not to be changed; every row sums to 1, or is NaN where the
@@ -37,12 +42,16 @@ def interpolation_matrix(
     """
     # Pictures of a folder share their sizes; the large matrices of huge ones are not worth keeping.
     make = _matrix if samples * cells <= _KEPT_ENTRIES else _matrix.__wrapped__
-    return make(cells, extent, samples, onto)
+    return make(cells, extent, samples, onto, smooth)
 
 
 @lru_cache(maxsize=64)
 def _matrix(
-    cells: int, extent: tuple[float, float], samples: int, onto: tuple[float, float]
+    cells: int,
+    extent: tuple[float, float],
+    samples: int,
+    onto: tuple[float, float],
+    smooth: bool,
 ) -> NDArray[np.float32]:
     start, end = extent
     step = (onto[1] - onto[0]) / samples
@@ -53,13 +62,25 @@ def _matrix(
     share = np.clip(position - left, 0, 1)
     rows = np.arange(samples)
     matrix = np.zeros((samples, cells))
-    matrix[rows, left] = 1 - share
-    matrix[rows, np.minimum(left + 1, cells - 1)] += share
+    for offset, weight in _cubic(share).items() if smooth else {0: 1 - share, 1: share}.items():
+        matrix[rows, np.clip(left + offset, 0, cells - 1)] += weight
     matrix[~inside] = np.nan
     return matrix.astype(np.float32)
 
 
-def resample(maps: Tensor, extent: Extent, onto: Extent, shape: tuple[int, int]) -> Tensor:
+def _cubic(share: NDArray[np.float64]) -> dict[int, NDArray[np.float64]]:
+    """Weights of the four cells around places, by their distance from the left one."""
+    s, rest = share, 1 - share
+    return {-1: -s * rest**2 / 2, 0: _near(s), 1: _near(rest), 2: -rest * s**2 / 2}
+
+
+def _near(distance: NDArray[np.float64]) -> NDArray[np.float64]:
+    return 1 - 2.5 * distance**2 + 1.5 * distance**3
+
+
+def resample(
+    maps: Tensor, extent: Extent, onto: Extent, shape: tuple[int, int], smooth: bool = False
+) -> Tensor:
     """Bilinear resampling of maps between two rectangles of one coordinate system.
 
     Args:
@@ -67,16 +88,19 @@ def resample(maps: Tensor, extent: Extent, onto: Extent, shape: tuple[int, int])
         extent: (x0, y0, x1, y1) that the maps cover.
         onto: (x0, y0, x1, y1) that the result covers.
         shape: (rows, columns) of the result.
+        smooth: Bicubic, for the eye; values beyond the maps' own ends may come of it.
 
     Returns:
         float32 [..., rows, columns] on the maps' device; NaN where `onto` leaves `extent`. For
         equal rectangles this is torch's `interpolate(mode="bilinear", align_corners=False)`.
     """
-    rows, columns = _matrices(maps, extent, onto, shape)
+    rows, columns = _matrices(maps, extent, onto, shape, smooth)
     return rows @ maps.float() @ columns.T
 
 
-def _matrices(maps: Tensor, extent: Extent, onto: Extent, shape: tuple[int, int]) -> list[Tensor]:
+def _matrices(
+    maps: Tensor, extent: Extent, onto: Extent, shape: tuple[int, int], smooth: bool
+) -> list[Tensor]:
     return [
         torch.from_numpy(
             interpolation_matrix(
@@ -84,6 +108,7 @@ def _matrices(maps: Tensor, extent: Extent, onto: Extent, shape: tuple[int, int]
                 (float(extent[1 - axis]), float(extent[3 - axis])),
                 shape[axis],
                 (float(onto[1 - axis]), float(onto[3 - axis])),
+                smooth,
             )
         ).to(maps.device)
         for axis in (0, 1)
@@ -106,7 +131,7 @@ def upsample(maps: Tensor, extent: Extent, size: tuple[int, int]) -> Tensor:
 
 
 def strips(
-    heat: NDArray[np.float32], geometry: Geometry, shape: tuple[int, int]
+    heat: NDArray[np.float32], geometry: Geometry, shape: tuple[int, int], smooth: bool = False
 ) -> Iterator[tuple[slice, NDArray[np.float32]]]:
     """A map on all of the original picture, a few rows at a time where that is `LARGE`.
 
@@ -114,16 +139,18 @@ def strips(
         heat: float32 [h, w], covering the geometry's extent.
         geometry: Where it lies on the original picture.
         shape: (rows, columns) of the result.
+        smooth: Bicubic, clipped to the map's own ends.
 
     Yields:
         Which rows, and float32 [those rows, columns], NaN where the network saw nothing.
     """
     maps, everything = torch.from_numpy(heat), (0, 0, *geometry.size)
-    rows, columns = _matrices(maps, geometry.extent, everything, shape)
+    rows, columns = _matrices(maps, geometry.extent, everything, shape, smooth)
     step = shape[0] if math.prod(shape) <= LARGE else max(1, _PIXELS_AT_ONCE // shape[1])
     for top in range(0, shape[0], step):
         part = slice(top, min(top + step, shape[0]))
-        yield part, (rows[part] @ maps @ columns.T).numpy()
+        strip = (rows[part] @ maps @ columns.T).numpy()
+        yield part, np.clip(strip, heat.min(), heat.max(), out=strip) if smooth else strip
 
 
 def measured_shape(geometry: Geometry) -> tuple[int, int]:

@@ -34,7 +34,7 @@ def bar(look: Look, scale: Scale, width: int) -> Image.Image:
     width = min(width, _LONGEST)
     image = Image.new("RGB", (width, _BAR_HEIGHT + _TICK + round(1.4 * SIZE)), text.WHITE)
     length = max(2, width - math.ceil(text.width_of("logits", SIZE)) - 8)
-    image.paste(_colours(look, length), (0, 0))
+    image.paste(_colours(look, scale, length), (0, 0))
     draw = ImageDraw.Draw(image)
     draw.text((width, _BAR_HEIGHT / 2), "logits", fill=text.GREY, font=text.font(SIZE), anchor="rm")
     for value, left, right in placed(scale, length):
@@ -101,8 +101,8 @@ def _share(scale: Scale, value: float) -> float:
     return (value - scale.low) / (scale.high - scale.low)
 
 
-def _colours(look: Look, length: int) -> Image.Image:
-    rgba = ramp(look, np.linspace(-1.0 if look.signed else 0.0, 1.0, length))
+def _colours(look: Look, scale: Scale, length: int) -> Image.Image:
+    rgba = ramp(look, np.linspace(scale.low / scale.high, 1.0, length))
     colours = _BACKDROP + (rgba[:, :3] - _BACKDROP) * rgba[:, 3:]
     row = np.rint(colours).astype(np.uint8)
     return Image.fromarray(np.repeat(row[None], _BAR_HEIGHT, axis=0))

@@ -44,6 +44,8 @@ class Look:
         normalize: Where the scale ends: at each map's own maximum ("image"), at the maximum of all
             maps of the picture ("shared"), or at `full_scale` ("none").
         full_scale: End of the scale in logits when `normalize` is "none".
+        smooth: Paint maps by bicubic rather than bilinear interpolation between their cells. All
+            numbers, boxes and scales stay those of the bilinear map.
 
     Raises:
         ValueError: A field is out of its range.
@@ -54,6 +56,7 @@ class Look:
     opacity: float = 0.6
     normalize: Normalize = "image"
     full_scale: float = 30.0
+    smooth: bool = False
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.opacity <= 1.0:
@@ -179,7 +182,7 @@ def paint_map(
     from camtool.images.resample import strips
 
     painted = np.empty(image.shape, np.uint8)
-    for rows, strip in strips(heat, geometry, image.shape[:2]):
+    for rows, strip in strips(heat, geometry, image.shape[:2], look.smooth):
         _paint(image[rows], strip, high, look, painted[rows])
     return painted
 
@@ -285,7 +288,7 @@ def overlays_of(
         [K], the upper end of each colour scale in logits.
     """
     image, geometry, maps = explanation.image, explanation.geometry, explanation.maps[classes]
-    if geometry.size[0] * geometry.size[1] > LARGE:
+    if look.smooth or geometry.size[0] * geometry.size[1] > LARGE:
         high = scale_of_maps(maps, geometry, look)
         ends = zip(maps, high.tolist(), strict=True)
         return (paint_map(image, heat, geometry, end, look) for heat, end in ends), high

@@ -30,6 +30,7 @@ _CONTENT_WIDTH = 520
 _ASPECT = 1.6
 _HAIRLINE = (214, 214, 218)
 _BOX_WIDTH = 1 / 200
+_MOST_BOXES = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +42,8 @@ class Tile:
         label: Name of the class.
         probability: 0 to 1, or None where the network gives none.
         logit: The score that the map adds up to.
-        boxes: (x0, y0, x1, y1) in pixels of the picture, end-exclusive.
+        boxes: (x0, y0, x1, y1) in pixels of the picture, end-exclusive; numbered in this order
+            where there are several.
         scale: Logits at the ends of the colour bar.
         rank: Place among the classes, from 1, or None.
         peak: Largest evidence of this map in logits; with it, a map without evidence is named
@@ -95,6 +97,7 @@ def panel(
     title: str,
     footer: str = "",
     size: tuple[int, int] | None = None,
+    note: str = "",
 ) -> Image.Image:
     """Lay out a picture and its overlays on a white sheet.
 
@@ -105,6 +108,7 @@ def panel(
         title: Headline, usually the file's name.
         footer: Small print, broken into lines as needed.
         size: (W, H) of the original, where `picture` is a smaller one of it.
+        note: A line more for what is said of the colours.
 
     Returns:
         RGB image.
@@ -112,7 +116,7 @@ def panel(
     height, width = picture.shape[:2]
     shown = _tile_size(width, height)
     cell_width = max(_CELL_WIDTH, shown[0] + 2)
-    cells = [_picture_cell(picture, tiles, look, shown, cell_width, size or (width, height))]
+    cells = [_picture_cell(picture, tiles, look, shown, cell_width, size or (width, height), note)]
     cells += [_tile_cell(tile, look, shown, cell_width) for tile in tiles]
     grid = _grid(cells)
     content = max(_CONTENT_WIDTH, grid.width)
@@ -150,7 +154,7 @@ def panel_of(
             probability=explanation.probability(k),
             logit=float(explanation.logits[k]),
             boxes=_shown(explanation, k, threshold, rule) if boxes else (),
-            scale=Scale(-float(high[k]) if look.signed else 0.0, float(high[k])),
+            scale=_scale(explanation.maps[k], float(high[k]), look),
             rank=explanation.rank(k),
             peak=float(explanation.maps[k].max()),
         )
@@ -163,7 +167,25 @@ def panel_of(
         title=Path(explanation.name).name,
         footer=_footer(explanation),
         size=explanation.geometry.size,
+        note=_cut(threshold, rule) if boxes else "",
     )
+
+
+def _scale(heat: NDArray[np.float32], high: float, look: Look) -> Scale:
+    """The scale of a map; of a signed one that holds nothing against its class only the half."""
+    against = look.signed and (look.normalize != "image" or float(heat.min()) < -NO_EVIDENCE)
+    return Scale(-high if against else 0.0, high)
+
+
+def _cut(threshold: float, rule: Rule) -> str:
+    """Where boxes were cut, in words."""
+    share = f"{100 * threshold:.3g} %"
+    places = {
+        "max": f"above {share} of the map's maximum",
+        "percentile": f"above {share} of the map's pixels",
+        "otsu": "above Otsu's threshold of the map",
+    }
+    return f"boxes: {places[rule]}"
 
 
 _COMPLETE = ("cam", "integrated", "stages")
@@ -172,10 +194,10 @@ _COMPLETE = ("cam", "integrated", "stages")
 def _shown(
     explanation: Explanation, k: int, threshold: float, rule: Rule
 ) -> list[tuple[int, int, int, int]]:
-    """The largest box, in pixels of the picture that is shown."""
+    """The largest boxes, in pixels of the picture that is shown."""
     height, width = explanation.image.shape[:2]
     original = np.zeros((explanation.geometry.size[1], explanation.geometry.size[0], 0))
-    return _scaled(explanation.boxes(k, threshold, rule)[:1], original, (width, height))
+    return _scaled(explanation.boxes(k, threshold, rule)[:_MOST_BOXES], original, (width, height))
 
 
 def _footer(explanation: Explanation) -> str:
@@ -215,6 +237,7 @@ def _picture_cell(
     size: tuple[int, int],
     width: int,
     original: tuple[int, int],
+    note: str,
 ) -> Image.Image:
     blocks = [
         _framed(_resample(picture, size)),
@@ -223,13 +246,14 @@ def _picture_cell(
         text.line([(f"{original[0]} x {original[1]} pixels", text.GREY)], _BODY, width),
     ]
     if tiles:
-        blocks += [_space(8), *_legend(tiles, look, width)]
+        blocks += [_space(8), *_legend(tiles, look, width, note)]
     return _stack(blocks)
 
 
-def _legend(tiles: Sequence[Tile], look: Look, width: int) -> list[Image.Image]:
+def _legend(tiles: Sequence[Tile], look: Look, width: int, note: str) -> list[Image.Image]:
     """Explain the colours; a bar that all tiles have in common stands here once."""
-    said = [s for note in legend.notes(look) for s in text.wrap(note, legend.SIZE, width)]
+    notes = [*legend.notes(look), note]
+    said = [part for each in notes for part in text.wrap(each, legend.SIZE, width)]
     lines = [text.line([(s, text.GREY)], legend.SIZE, width) for s in said]
     if look.normalize == "image":
         return lines
@@ -238,7 +262,10 @@ def _legend(tiles: Sequence[Tile], look: Look, width: int) -> list[Image.Image]:
 
 
 def _tile_cell(tile: Tile, look: Look, size: tuple[int, int], width: int) -> Image.Image:
-    image = draw_boxes(_resample(tile.image, size), _scaled(tile.boxes, tile.image, size))
+    boxes = _scaled(tile.boxes, tile.image, size)
+    image = draw_boxes(_resample(tile.image, size), boxes)
+    if len(boxes) > 1:
+        image = _numbered(image, boxes)
     rank = [(f"{tile.rank}", text.GREY)] if tile.rank is not None else []
     odds = [(text.percent(tile.probability), text.INK)] if tile.probability is not None else []
     blocks = [
@@ -252,7 +279,23 @@ def _tile_cell(tile: Tile, look: Look, size: tuple[int, int], width: int) -> Ima
         blocks += [_space(8), text.line([(nothing, text.GREY)], legend.SIZE, width)]
     elif look.normalize == "image":
         blocks += [_space(8), legend.bar(look, tile.scale, width)]
+        if look.signed and tile.scale.low == 0:
+            blocks += [text.line([("no evidence against it", text.GREY)], legend.SIZE, width)]
     return _stack(blocks)
+
+
+def _numbered(
+    image: NDArray[np.uint8], boxes: Sequence[tuple[int, int, int, int]]
+) -> NDArray[np.uint8]:
+    """Write the number of each box into its upper left corner."""
+    sheet = Image.fromarray(image)
+    for number, (x0, y0, x1, y1) in enumerate(boxes, 1):
+        room = math.ceil(text.width_of(str(number), legend.SIZE)) + 1
+        label = text.line([(str(number), text.INK)], legend.SIZE, room)
+        label = ImageOps.expand(label, (3, 0), text.WHITE)
+        if label.width < x1 - x0 and label.height < y1 - y0:
+            sheet.paste(label, (x0, y0))
+    return np.asarray(sheet)
 
 
 def _tile_size(width: int, height: int) -> tuple[int, int]:

@@ -1,7 +1,13 @@
-"""Text that can be shown: in a page, or as an image in the typeface that Pillow carries."""
+"""Text that can be shown: in a page, or as an image.
+
+The typeface is the one that Pillow carries, which has little beyond ASCII; a text that needs more
+is set in the face of the machine that has most of it.
+"""
 
 from __future__ import annotations
 
+import os
+import re
 import unicodedata
 from collections.abc import Sequence
 from functools import cache, lru_cache
@@ -19,39 +25,73 @@ _LINE_HEIGHT = 1.4
 _BASELINE = 1.05
 _SPAN_GAP = 0.5
 
+# Written in ASCII, so that our own words look the same on every machine.
+_SIGNS = str.maketrans({"×": "x", "−": "-", "–": "-", "—": "-", "→": "->", "≥": ">=", "≤": "<="})
 # What no Unicode decomposition turns into ASCII.
-_WRITTEN = {
-    "×": "x",
-    "−": "-",
-    "–": "-",
-    "—": "-",
-    "→": "->",
-    "≥": ">=",
-    "≤": "<=",
-    "ß": "ss",
-    "ø": "o",
-    "Ø": "O",
-}
+_LETTERS = {"ß": "ss", "ø": "o", "Ø": "O"}
+
+
+FONT = "CAMTOOL_FONT"
+"""Environment variable: a font file to set what Pillow's own face lacks."""
+
+FACES = (
+    *("DejaVuSans.ttf", "NotoSans-Regular.ttf", "LiberationSans-Regular.ttf", "Arial.ttf"),
+    *("segoeui.ttf", "NotoSansCJK-Regular.ttc", "NotoSansCJKsc-Regular.otf", "wqy-zenhei.ttc"),
+    *("DroidSansFallbackFull.ttf", "Arial Unicode.ttf", "Hiragino Sans GB.ttc", "PingFang.ttc"),
+    *("msyh.ttc", "msgothic.ttc", "malgun.ttf"),
+)
+"""Faces with more letters that systems have, in the order in which they are tried."""
 
 
 @cache
-def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Return the typeface at a size in pixels."""
-    return ImageFont.load_default(size=size)
+def font(size: int, face: str = "") -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """A typeface at a size in pixels; Pillow's own if none is named."""
+    return ImageFont.truetype(face, size) if face else ImageFont.load_default(size=size)
+
+
+@lru_cache(maxsize=4096)
+def face_of(text: str) -> str:
+    """The first face that has the most characters of a text; "" is Pillow's own."""
+    if _lacking(text, "") == 0:
+        return ""
+    return min(("", *_faces()), key=lambda face: _lacking(text, face))
+
+
+def _lacking(text: str, face: str) -> int:
+    return sum(not _has_glyph(character, face) for character in text)
+
+
+@cache
+def _faces() -> tuple[str, ...]:
+    named = os.environ.get(FONT)
+    return tuple(face for face in ([named] if named else []) + [*FACES] if _is_here(face))
+
+
+def _is_here(face: str) -> bool:
+    try:
+        font(16, face)
+    except OSError:
+        return False
+    return True
 
 
 def clean(text: str) -> str:
-    """Make a text fit for one line in a face that has little beyond ASCII.
+    r"""Make a text fit for one line.
 
-    Control characters become spaces, accents that the face lacks are dropped, and a few signs are
-    written in ASCII. What remains without a glyph is drawn as the face's empty box.
+    Control characters become spaces, and a few signs are written in ASCII. Of what its face lacks,
+    accents are dropped, and what remains is written as its number: \u732b.
     """
-    return " ".join("".join(_settable(character) for character in text).split())
+    text = text.translate(_SIGNS)
+    text = "".join(" " if unicodedata.category(c) == "Cc" else c for c in text)
+    # Lone halves of a pair (undecodable bytes of file names) are no characters.
+    text = " ".join(re.sub("[\ud800-\udfff]", "?", text).split())
+    face = face_of(text)
+    return "".join(_settable(character, face) for character in text)
 
 
 def width_of(text: str, size: int) -> float:
     """Return the advance of a cleaned text in pixels."""
-    return font(size).getlength(text)
+    return font(size, face_of(text)).getlength(text)
 
 
 def elide(text: str, size: int, width: float, *, middle: bool = False) -> str:
@@ -109,7 +149,13 @@ def line(spans: Sequence[tuple[str, Colour]], size: int, width: int) -> Image.Im
         shown = elide(text, size, width - x)
         if x + width_of(shown, size) > width:
             break
-        draw.text((x, round(size * _BASELINE)), shown, fill=colour, font=font(size), anchor="ls")
+        draw.text(
+            (x, round(size * _BASELINE)),
+            shown,
+            fill=colour,
+            font=font(size, face_of(shown)),
+            anchor="ls",
+        )
         x += width_of(shown, size) + _SPAN_GAP * size
     return image
 
@@ -129,20 +175,18 @@ def percent(probability: float) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _settable(character: str) -> str:
-    category = unicodedata.category(character)
-    if category == "Cs":
-        return "?"
-    if category == "Cc" or _has_glyph(character):
-        return " " if category == "Cc" else character
+def _settable(character: str, face: str) -> str:
+    if _has_glyph(character, face):
+        return character
     plain = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()
-    return plain or _WRITTEN.get(character, character)
+    return plain or _LETTERS.get(character) or character.encode("unicode_escape").decode()
 
 
-def _has_glyph(character: str) -> bool:
+@lru_cache(maxsize=4096)
+def _has_glyph(character: str, face: str = "") -> bool:
     # No face has a glyph for a noncharacter, so its image is the one of what is missing.
-    missing = bytes(font(16).getmask("\U0010ffff"))
-    return bytes(font(16).getmask(character)) != missing
+    missing = bytes(font(16, face).getmask("\U0010ffff"))
+    return character.isascii() or bytes(font(16, face).getmask(character)) != missing
 
 
 def _cut(text: str, kept: int, middle: bool) -> str:

@@ -146,6 +146,7 @@ def answer(shared: Path):
     ("options", "look"),
     [
         (("--signed",), {"signed": True}),
+        (("--smooth",), {"smooth": True}),
         (("--colormap", "jet"), {"colormap": "jet"}),
         (("--opacity", "0.2"), {"opacity": 0.2}),
         (("--normalize", "none", "--full-scale", "3"), {"normalize": "none", "full_scale": 3.0}),

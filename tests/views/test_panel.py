@@ -110,7 +110,7 @@ def rows_of_bars(image):
 def test_every_map_has_its_own_bar_or_all_have_one_under_the_picture(normalize):
     image, look = photo(), Look(normalize=normalize)
     own = module._tile_cell(tile(image), look, (240, 180), 260)
-    common = module._picture_cell(image, [tile(image)], look, (240, 180), 260, (240, 180))
+    common = module._picture_cell(image, [tile(image)], look, (240, 180), 260, (240, 180), "")
     heights = (rows_of_bars(own), rows_of_bars(common))
     assert heights == ((14, 0) if normalize == "image" else (0, 14))
 
@@ -192,3 +192,31 @@ def test_boxes_of_any_kind_are_drawn_or_left_out(box):
 
 def test_boxes_of_a_tile_are_scaled_with_it():
     assert module._scaled([(10, 5, 60, 50)], photo(120, 60), (480, 240)) == [(40, 20, 240, 200)]
+
+
+def test_several_boxes_are_numbered_and_one_is_not():
+    image = photo(400, 300)
+    one, two = [(10, 10, 150, 120)], [(10, 10, 150, 120), (200, 150, 380, 280)]
+
+    def cell(boxes):
+        return np.asarray(module._tile_cell(tile(image, boxes=boxes), Look(), (400, 300), 420))
+
+    changed = (cell(two) != cell(one)).any(-1)
+    corner = changed[11 : 11 + 20, 11 : 11 + 14]
+    assert corner.mean() > 0.5
+    assert not changed[40:140, 20:140].any()
+
+
+def test_a_signed_map_that_holds_nothing_against_its_class_has_half_a_bar():
+    heat = np.array([[0.0, 3.0]], np.float32)
+    assert module._scale(heat, 3.0, Look(signed=True)) == Scale(0.0, 3.0)
+    assert module._scale(-heat, 3.0, Look(signed=True)) == Scale(-3.0, 3.0)
+    assert module._scale(heat, 3.0, Look(signed=True, normalize="shared")) == Scale(-3.0, 3.0)
+    assert module._scale(-heat, 3.0, Look()) == Scale(0.0, 3.0)
+
+
+@pytest.mark.parametrize("rule", ["max", "percentile", "otsu"])
+def test_the_panel_says_where_boxes_were_cut(rule):
+    said = module._cut(0.35, rule)
+    assert ("35 %" in said) == (rule != "otsu")
+    assert said.startswith("boxes: above")

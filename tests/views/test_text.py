@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import os
 
 import numpy as np
@@ -61,17 +62,84 @@ def test_letters_do_not_leave_their_line():
     ("raw", "shown"),
     [
         ("a\nb\t c", "a b c"),
-        ("crème brûlée", "creme brulee"),
         ("224 × 304", "224 x 304"),
         ("−3", "-3"),
-        ("Spaß", "Spass"),
         ("bad\udcff.jpg", "bad?.jpg"),
         ("…", "…"),
-        ("犬", "犬"),
     ],
 )
-def test_what_the_face_lacks_is_written_with_what_it_has(raw, shown):
+def test_what_is_no_letter_is_written_plainly(raw, shown):
     assert text.clean(raw) == shown
+
+
+@pytest.fixture
+def faces(monkeypatch):
+    """Takes the faces that a machine has."""
+
+    def have(*names):
+        monkeypatch.setattr(text, "FACES", names)
+        for known in (text.face_of, text._faces):
+            known.cache_clear()
+
+    yield have
+    monkeypatch.undo()
+    for known in (text.face_of, text._faces):
+        known.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("raw", "shown"),
+    [
+        ("crème brûlée", "creme brulee"),
+        ("Spaß", "Spass"),
+        ("犬 and cat", r"\u72ac and cat"),
+    ],
+)
+def test_what_no_face_has_is_written_with_what_there_is(faces, raw, shown):
+    faces("no-such-face.ttf")
+    assert text.clean(raw) == shown
+
+
+def test_a_face_of_the_machine_is_taken_for_what_pillows_lacks(faces, tmp_path, monkeypatch):
+    face = tmp_path / "mine.ttf"
+    face.write_bytes(_face_with("猫é"))
+    faces()
+    monkeypatch.setenv(text.FONT, str(face))
+    text._faces.cache_clear()
+    assert text.face_of("猫é") == str(face)
+    assert text.clean("猫é") == "猫é"
+    assert text.face_of("cat") == ""
+    drawn, missing = (
+        np.asarray(text.line([(word, text.INK)], 40, 200)) for word in ("猫é", "\U0010fffe")
+    )
+    assert not np.array_equal(drawn, missing)
+
+
+def _face_with(letters):
+    """A font file in which some letters, and those of ASCII, are a triangle."""
+    from fontTools.fontBuilder import FontBuilder
+    from fontTools.pens.ttGlyphPen import TTGlyphPen
+
+    def shape(height):
+        pen = TTGlyphPen(None)
+        pen.moveTo((0, 0))
+        pen.lineTo((600, 0))
+        pen.lineTo((300, height))
+        pen.closePath()
+        return pen.glyph()
+
+    builder = FontBuilder(1000, isTTF=True)
+    builder.setupGlyphOrder([".notdef", "letter"])
+    builder.setupCharacterMap(dict.fromkeys([*range(32, 127), *map(ord, letters)], "letter"))
+    builder.setupGlyf({".notdef": shape(200), "letter": shape(700)})
+    builder.setupHorizontalMetrics({".notdef": (600, 0), "letter": (600, 0)})
+    builder.setupHorizontalHeader(ascent=800, descent=-200)
+    builder.setupNameTable({"familyName": "Mine", "styleName": "Regular"})
+    builder.setupOS2(sTypoAscender=800)
+    builder.setupPost()
+    stream = io.BytesIO()
+    builder.save(stream)
+    return stream.getvalue()
 
 
 @pytest.mark.parametrize(
