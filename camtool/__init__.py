@@ -20,11 +20,14 @@ if TYPE_CHECKING:
     from camtool.model import CamModel
     from camtool.networks import Preprocessing
     from camtool.regions import Component
+    from camtool.targets import BEST, NEXT
     from camtool.views.overlay import Look
 
 __version__ = "0.2.0"
 
 __all__ = [
+    "BEST",
+    "NEXT",
     "CamModel",
     "Component",
     "Explanation",
@@ -42,6 +45,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "BEST": "camtool.targets",
     "CamModel": "camtool.model",
     "Component": "camtool.regions",
     "Explanation": "camtool.explanation",
@@ -51,6 +55,7 @@ _HOMES = {
     "ImageError": "camtool.images",
     "Look": "camtool.views.overlay",
     "ModelError": "camtool.errors",
+    "NEXT": "camtool.targets",
     "Preprocessing": "camtool.networks",
     "TargetError": "camtool.errors",
     "class_activation_map": "camtool.methods",

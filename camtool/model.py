@@ -42,7 +42,7 @@ from camtool.images import (
 from camtool.methods import STAGES, Settings, find_method, merged
 from camtool.networks import Network, Preprocessing, labels_for
 from camtool.prepared import Prepared, from_tensor, same_shape
-from camtool.targets import Choice, Target, Targets, choices_of, for_each, pairs_of
+from camtool.targets import Choice, Target, Targets, choices_of, for_each, ranked
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -315,7 +315,7 @@ class CamModel:
                 chosen = logits.topk(min(topk, logits.shape[1]), dim=1).indices
                 versus = torch.full_like(chosen, -1)
             else:
-                chosen, versus = torch.tensor(pairs_of(choices), device=logits.device).unbind(-1)
+                chosen, versus = ranked(choices, logits)
             found, steps = self._evidence(forwards, chosen)
             if choices is not None and bool((versus >= 0).any()):
                 there = (versus >= 0).float()
@@ -400,7 +400,8 @@ class CamModel:
         """Class indices of one picture's targets; empty for None.
 
         Args:
-            targets: By index or label; a pair (a, b) is the contrast *a rather than b*.
+            targets: By index or label, or `camtool.BEST` or `camtool.NEXT`, which the network
+                chooses; a pair (a, b) is the contrast *a rather than b*.
 
         Returns:
             An index for each, or a pair of them.
@@ -439,7 +440,8 @@ class CamModel:
             sources: Pictures, each as for `explain`.
             targets: One target for every picture; or a list as long as the pictures, with a
                 target, a list of targets or None for each; or None for the `topk` best. A target
-                is an index, a label, or a pair (a, b) for the contrast *a rather than b*.
+                is an index, a label, `camtool.BEST` or `camtool.NEXT`, or a pair (a, b) for the
+                contrast *a rather than b*.
             topk: How many, where there is no target.
             batch_size: Most pictures to a forward pass.
 

@@ -3,20 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import Enum
 from typing import Any, TypeAlias
 
 import numpy as np
+import torch
+from torch import Tensor
 
+from camtool.errors import TargetError
 from camtool.networks import resolve_target
 
-Target: TypeAlias = "int | str | tuple[int | str, int | str]"
-"""A class by index or label, or a pair (a, b): the contrast *a rather than b*."""
+
+class Ranked(Enum):
+    """A class that the network itself chooses in each picture; the values stand for indices."""
+
+    BEST = -2
+    """The class of the greatest logit."""
+    NEXT = -3
+    """The best but for BEST; in a pair the best but for the other of the pair."""
+
+
+BEST, NEXT = Ranked.BEST, Ranked.NEXT
+_NONE = -1
+
+Named: TypeAlias = "int | str | Ranked"
+Target: TypeAlias = "Named | tuple[Named, Named]"
+"""A class by index, label or rank, or a pair (a, b): the contrast *a rather than b*."""
 
 Targets: TypeAlias = "Target | Sequence[Target | Sequence[Target] | None] | None"
 """One target for every picture, or a list with what is wanted of each; None for the best."""
 
 Choice: TypeAlias = "int | tuple[int, int]"
-"""A class index, or a pair of them."""
+"""A class index, or a pair of them; the value of a `Ranked` where the network chooses."""
 
 
 def for_each(targets: Any, pictures: int) -> list[Any]:
@@ -63,17 +81,42 @@ def _choice(target: Target, labels: Sequence[str]) -> Choice:
     return _index(target, labels)
 
 
-def _index(target: int | str, labels: Sequence[str]) -> int:
+def _index(target: Named, labels: Sequence[str]) -> int:
+    if isinstance(target, Ranked):
+        if len(labels) < 2 and target is NEXT:
+            raise TargetError("there is no next class: the network has one logit")
+        return target.value
     return resolve_target(target if isinstance(target, str) else int(target), labels)
 
 
 def _is_one(targets: Any) -> bool:
-    return isinstance(targets, (int, str, np.integer, tuple))
+    return isinstance(targets, (int, str, np.integer, tuple, Ranked))
 
 
 def pairs_of(choices: Sequence[Sequence[Choice]]) -> list[list[tuple[int, int]]]:
     """Each choice as a pair; -1 for a class that is compared with none."""
     return [
-        [choice if isinstance(choice, tuple) else (choice, -1) for choice in some]
+        [choice if isinstance(choice, tuple) else (choice, _NONE) for choice in some]
         for some in choices
     ]
+
+
+def ranked(choices: Sequence[Sequence[Choice]], logits: Tensor) -> tuple[Tensor, Tensor]:
+    """The classes that are chosen, the network's own choices among them.
+
+    Args:
+        choices: For each of N pictures K of them.
+        logits: float [N,classes].
+
+    Returns:
+        int64 [N,K] classes, and int64 [N,K] those that they are compared with, or -1.
+    """
+    pairs = torch.tensor(pairs_of(choices), device=logits.device)
+    order = logits.topk(min(2, logits.shape[1]), dim=1).indices
+    best, following = order[:, :1], order[:, -1:]
+    chosen, versus = pairs.unbind(-1)
+    chosen = torch.where(chosen == BEST.value, best, chosen)
+    chosen = torch.where(chosen == NEXT.value, following, chosen)
+    other = torch.where(best == chosen, following, best)
+    versus = torch.where(versus == BEST.value, best, versus)
+    return chosen, torch.where(versus == NEXT.value, other, versus)

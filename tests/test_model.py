@@ -24,6 +24,7 @@ from camtool.device import true_float32
 from camtool.errors import ModelError, TargetError
 from camtool.images import FITS, geometry_of
 from camtool.networks import torchvision as zoo
+from camtool.targets import choices_of
 
 SIZE = 96
 CELL = 16
@@ -361,6 +362,24 @@ def test_as_many_targets_as_pictures(resnet) -> None:
         resnet.explain_batch([_picture(90, 90)], [1, 2, 3])
     with pytest.raises(ValueError, match="a pair of classes"):
         resnet.explain(_picture(90, 90), (1, 2, 3))
+
+
+def test_the_network_itself_chooses_the_best_and_the_next(resnet) -> None:
+    pictures = [np.random.default_rng(n).integers(0, 256, (64, 64, 3), np.uint8) for n in (1, 2)]
+    best = resnet.explain_batch(pictures, topk=2)
+    wanted = [camtool.BEST, camtool.NEXT, (camtool.BEST, camtool.NEXT), ("tabby", camtool.NEXT)]
+    for found, plain in zip(resnet.explain_batch(pictures, [wanted] * 2), best, strict=True):
+        first, second = plain.labels
+        assert found.labels == (first, second, first, "tabby")
+        assert found.versus == ("", "", second, second if first == "tabby" else first)
+        _adds_up(found)
+    turned = resnet.explain(pictures[0], [(best[0].labels[0], camtool.NEXT), (5, camtool.BEST)])
+    assert turned.versus == (best[0].labels[1], best[0].labels[0])
+
+
+def test_a_single_logit_has_no_next() -> None:
+    with pytest.raises(TargetError, match="one logit"):
+        choices_of((0, camtool.NEXT), ["only"])
 
 
 def test_a_contrast_is_the_difference_of_two_maps(resnet) -> None:

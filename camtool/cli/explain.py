@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from camtool.engines.engine import Failed
     from camtool.explanation import Explanation
     from camtool.model import CamModel
+    from camtool.targets import Target
     from camtool.views.save import Views
 
 
@@ -32,6 +34,13 @@ def explain(
     network: common.ModelOptions,
     looks: common.LookOptions,
     target: common.Target = None,
+    versus: Annotated[
+        str | None,
+        typer.Option(
+            "--versus",
+            help="Contrast: why the best class, or the target, and not this one; or 'next'.",
+        ),
+    ] = None,
     topk: common.TopK = 3,
     output: Annotated[
         Path | None,
@@ -56,18 +65,18 @@ def explain(
     from camtool.engines.stream import explain_stream
 
     with leaving(), common.exits():
-        views = looks.views(save, boxes)
+        views = (replace(looks, signed=True) if versus else looks).views(save, boxes)
         sources, own = sources_of(paths)
         if own:
             common.say(f"{own:,} of camtool's own pictures were left out")
-        idle = {"topk": "with --target"} if target else {}
+        idle = {"topk": "with --target or --versus"} if target or versus else {}
         common.warn_idle(context, looks.idle(views) | idle)
         writer = _Writer(output, len(sources), views, as_json)
         cam = network.load()
         # Files at the picture's own size need all of it.
         reduced = not {"overlay", "heatmap", "boxes"} & set(views.kinds)
         stream = explain_stream(
-            cam, sources, target or None, topk, batch_size, max_pixels, reduced=reduced
+            cam, sources, _targets(target, versus), topk, batch_size, max_pixels, reduced=reduced
         )
         common.tell_of(cam)
         for source, result in stream:
@@ -81,6 +90,22 @@ def explain(
             _show(writer.first)
     if writer.failed:
         raise typer.Exit(common.SOME_FAILED)
+
+
+def _targets(target: list[str] | None, versus: str | None) -> list[Target] | None:
+    """What is explained: of a contrast the difference first, then each of the two alone."""
+    from camtool.targets import BEST, NEXT
+
+    if versus is None:
+        return list(target) if target else None
+    other = NEXT if versus == "next" else versus
+    targets: list[Target] = []
+    for one in target or (BEST,):
+        targets += [(one, other), one]
+        # What comes next to a class that was named is in the contrast's own name.
+        if one is BEST or other is not NEXT:
+            targets.append(other)
+    return targets
 
 
 class _Writer:
@@ -174,7 +199,7 @@ def _print_table(record: dict[str, Any], files: dict[str, str | list[str]]) -> N
         boxes = found.get("boxes") or [{"box": ["-"]}]
         table.add_row(
             str(rank),
-            escape(found["label"]),
+            escape(found["label"] + (f" rather than {found['versus']}" if found["versus"] else "")),
             "-" if found["probability"] is None else f"{found['probability']:.1%}",
             f"{found['logit']:.2f}",
             " ".join(str(side) for side in boxes[0]["box"]),

@@ -46,6 +46,7 @@ class Tile:
             where there are several.
         scale: Logits at the ends of the colour bar.
         rank: Place among the classes, from 1, or None.
+        contrast: Whether the map is the difference of two, and the logit too.
         peak: Largest evidence of this map in logits; with it, a map without evidence is named
             as such also on a scale that it shares with others.
     """
@@ -58,6 +59,7 @@ class Tile:
     scale: Scale
     rank: int | None
     peak: float | None = None
+    contrast: bool = False
 
     @property
     def empty(self) -> bool:
@@ -156,7 +158,10 @@ def panel_of(
             boxes=_shown(explanation, k, threshold, rule) if boxes else (),
             scale=_scale(explanation.maps[k], float(high[k]), look),
             rank=explanation.rank(k),
-            peak=float(explanation.maps[k].max()),
+            peak=float(
+                np.abs(explanation.maps[k]).max() if look.signed else explanation.maps[k].max()
+            ),
+            contrast=bool(explanation.versus[k]),
         )
         for k, (title, picture) in enumerate(zip(explanation.titles, painted, strict=True))
     ]
@@ -169,6 +174,10 @@ def panel_of(
         size=explanation.geometry.size,
         note=_cut(threshold, rule) if boxes else "",
     )
+
+
+def _peak(heat: NDArray[np.float32], look: Look) -> float:
+    return float(np.abs(heat).max() if look.signed else heat.max())
 
 
 def _scale(heat: NDArray[np.float32], high: float, look: Look) -> Scale:
@@ -208,7 +217,8 @@ def _footer(explanation: Explanation) -> str:
     if not explanation.exact and explanation.method not in _COMPLETE:
         sum_of = f"{explanation.method}: does not add up to the logit"
     else:
-        sum_of = f"{explanation.method}: mean of the map + bias = logit{adds_up}"
+        score = "logit, or difference of logits" if any(explanation.versus) else "logit"
+        sum_of = f"{explanation.method}: mean of the map + bias = {score}{adds_up}"
     return (
         f"{explanation.model} · fit {geometry.fit}, input {geometry.input[1]}×{geometry.input[0]}, "
         f"map {columns}×{rows} · {sum_of}"
@@ -266,13 +276,14 @@ def _tile_cell(tile: Tile, look: Look, size: tuple[int, int], width: int) -> Ima
     image = draw_boxes(_resample(tile.image, size), boxes)
     if len(boxes) > 1:
         image = _numbered(image, boxes)
-    rank = [(f"{tile.rank}", text.GREY)] if tile.rank is not None else []
-    odds = [(text.percent(tile.probability), text.INK)] if tile.probability is not None else []
+    told = tile.probability is not None and not tile.contrast
+    odds = [(text.percent(tile.probability or 0.0), text.INK)] if told else []
+    score = f"{'difference of logits' if tile.contrast else 'logit'} {tile.logit:.2f}"
     blocks = [
         _framed(image),
         _space(8),
-        text.line([*rank, (tile.label, text.INK)], _LABEL, width),
-        text.line([*odds, (f"logit {tile.logit:.2f}", text.GREY)], _BODY, width),
+        *_label(tile, width),
+        text.line([*odds, (score, text.GREY)], _BODY, width),
     ]
     if tile.empty:
         nothing = "no evidence" if look.signed else "no positive evidence"
@@ -282,6 +293,15 @@ def _tile_cell(tile: Tile, look: Look, size: tuple[int, int], width: int) -> Ima
         if look.signed and tile.scale.low == 0:
             blocks += [text.line([("no evidence against it", text.GREY)], legend.SIZE, width)]
     return _stack(blocks)
+
+
+def _label(tile: Tile, width: int) -> list[Image.Image]:
+    """The name of the class; of a contrast both names, on as many lines as they need."""
+    if tile.contrast:
+        lines = text.wrap(tile.label, _LABEL, width)
+        return [text.line([(part, text.INK)], _LABEL, width) for part in lines]
+    rank = [(f"{tile.rank}", text.GREY)] if tile.rank is not None else []
+    return [text.line([*rank, (tile.label, text.INK)], _LABEL, width)]
 
 
 def _numbered(

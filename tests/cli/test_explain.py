@@ -326,3 +326,18 @@ def test_a_name_that_is_no_utf8_as_a_command(shared: Path, here: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stderr == b""
     assert Path(os.fsdecode(name[:-4] + b".cam.png")).is_file()
+
+
+def test_versus_shows_the_difference_and_both_alone(explain, here: Path, answer) -> None:
+    document = json.loads(explain(here / "one.png", "--versus", "next", "--json").stdout)
+    difference, first, second = document["images"][0]["explanations"]
+    assert (first["index"], second["index"]) == tuple(answer.indices[:2])
+    assert difference["versus"] == second["label"]
+    assert difference["logit"] == pytest.approx(first["logit"] - second["logit"], abs=1e-5)
+    mean = first["map"]["mean"] - second["map"]["mean"]
+    assert difference["map"]["mean"] == pytest.approx(mean, abs=1e-5)
+    named = json.loads(explain(here / "one.png", "--versus", "0", "-t", "1", "--json").stdout)
+    told = [(each["index"], each["versus"]) for each in named["images"][0]["explanations"]]
+    assert told == [(1, "cat"), (1, None), (0, None)]
+    assert "cat rather than" in explain(here / "one.png", "--versus", "dog", "-t", "cat").stdout
+    assert explain(here / "one.png", "--versus", "nonsense").exit_code == 2
