@@ -52,7 +52,7 @@ def notes(look: Look) -> list[str]:
         "shared": "one maximum for all maps",
         "none": f"fixed, ends at {text.number(look.full_scale)} logits",
     }
-    signed = "colour: left end against, right end for the label"
+    signed = "colour: below zero against, above zero for the label"
     meaning = signed if look.signed else "colour: evidence for the label"
     return [meaning, f"scale: {ends[look.normalize]}"]
 

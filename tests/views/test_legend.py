@@ -77,4 +77,4 @@ def test_the_normalisation_is_said(normalize, said):
 
 
 def test_the_signed_look_says_which_end_is_for_the_label():
-    assert "right end for" in legend.notes(Look(signed=True))[0]
+    assert "above zero for" in legend.notes(Look(signed=True))[0]
