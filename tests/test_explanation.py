@@ -16,10 +16,11 @@ from PIL import Image
 from torch import nn
 
 import camtool
+from camtool.choices import Fit
 from camtool.images import encode
 
 
-def _model(fit: str = "whole"):
+def _model(fit: Fit = "whole") -> camtool.CamModel:
     torch.manual_seed(0)
     module = nn.Sequential(
         nn.Conv2d(3, 6, 8, 8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4)

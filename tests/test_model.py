@@ -8,6 +8,7 @@ import os
 import threading
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,11 +21,15 @@ from torchvision.transforms._presets import ImageClassification
 from torchvision.transforms.functional import normalize, to_tensor
 
 import camtool
+from camtool.choices import Activation
 from camtool.device import true_float32
 from camtool.errors import ModelError, TargetError
 from camtool.images import FITS, geometry_of
 from camtool.networks import torchvision as zoo
 from camtool.targets import choices_of
+
+# Its types lack what of cuDNN is of convolutions alone.
+CUDNN: Any = torch.backends.cudnn
 
 SIZE = 96
 CELL = 16
@@ -284,7 +289,7 @@ def test_more_than_all_classes_are_all_classes() -> None:
 
 def test_wrong_arguments() -> None:
     with pytest.raises(ValueError, match="fit must be one of"):
-        camtool.load(Brightness(), fit="stretch")
+        camtool.load(Brightness(), fit="stretch")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="16 pixels or more"):
         camtool.load(Brightness(), size=3)
     with pytest.raises(ValueError, match="must be 1 or more"):
@@ -320,14 +325,14 @@ def test_memory_is_flat() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
 def test_cuda_gives_what_the_cpu_gives(resnet) -> None:
     model = camtool.load("resnet18", weights="random", device="cuda", size=SIZE)
-    before = torch.backends.cudnn.conv.fp32_precision
+    before = CUDNN.conv.fp32_precision
     for shape in SHAPES:
         found, expected = (m.explain(_picture(*shape), topk=3) for m in (model, resnet))
         np.testing.assert_array_equal(found.indices, expected.indices)
         assert np.abs(found.maps - expected.maps).max() <= 1e-4 * np.ptp(expected.maps)
         _adds_up(found)
         assert found.overlay().size == shape
-    assert torch.backends.cudnn.conv.fp32_precision == before
+    assert CUDNN.conv.fp32_precision == before
 
 
 @pytest.mark.cuda
@@ -434,7 +439,7 @@ def test_preprocessing_may_be_given() -> None:
 
 
 def test_process_wide_settings_are_held_by_the_first_and_restored_by_the_last() -> None:
-    backends = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)
+    backends = (CUDNN.conv, torch.backends.cuda.matmul)
     before = [backend.fp32_precision for backend in backends]
     changes = []
     both_in, first_out = threading.Barrier(2), threading.Event()
@@ -487,7 +492,10 @@ def test_probabilities_suit_the_number_of_logits(classes: int, tmp_path) -> None
     load = partial(camtool.load, module, device="cpu", size=64)
     picture = _picture(64, 64)
     logits = torch.from_numpy(load().explain(picture).all_logits)
-    made = {"softmax": logits.softmax(0), "sigmoid": logits.sigmoid()}
+    made: dict[Activation, torch.Tensor] = {
+        "softmax": logits.softmax(0),
+        "sigmoid": logits.sigmoid(),
+    }
     made["auto"] = made["sigmoid" if classes == 1 else "softmax"]
     for activation, expected in made.items():
         found = load(activation=activation).explain(picture, topk=classes)
@@ -498,4 +506,4 @@ def test_probabilities_suit_the_number_of_logits(classes: int, tmp_path) -> None
     assert "nan" not in repr(nothing)
     nothing.save(tmp_path / "panel.png")
     with pytest.raises(ValueError, match="activation must be"):
-        load(activation="tanh")
+        load(activation="tanh")  # type: ignore[arg-type]

@@ -51,6 +51,7 @@ class ScaledHead(PooledHead):
         return cls(**pooled_facts(seen))
 
     def read(self, module: nn.Module, features: Tensor, own: Tensor) -> Read:
+        assert isinstance(module, Scaled)
         weight = module.fc.weight / module.temperature
         bias = module.fc.bias / module.temperature
 
@@ -62,6 +63,7 @@ class ScaledHead(PooledHead):
 
 def halves(forward: Forward, classes: Tensor, settings: Settings) -> Maps:
     """A method that leaves half of every logit out."""
+    assert forward.linear is not None
     weight, bias = forward.linear(classes)
     return Maps(class_activation_map(forward.features, weight / 2), bias / 2)
 

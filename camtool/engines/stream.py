@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 from camtool.engines.engine import Engine, Failed, J, Job, Request
@@ -31,7 +31,7 @@ class Pairs:
         return job, failed
 
 
-def explain_jobs(engine: Engine, jobs: Iterable[J]) -> Iterator[Pair[J]]:
+def explain_jobs(engine: Engine, jobs: Iterable[J]) -> Generator[Pair[J], None, None]:
     """Each job with its explanation, or with why there is none, in the order given."""
     for results in engine.run(jobs, Pairs()):
         yield from results
@@ -46,7 +46,7 @@ def explain_stream(
     max_pixels: int = MAX_PIXELS,
     workers: Workers = FOR_A_FEW,
     reduced: bool = False,
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """Explain pictures a few batches at a time, so that memory does not grow with their number.
 
     Args:

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ImageSource: TypeAlias = (
-    "str | os.PathLike[str] | bytes | BinaryIO | Image.Image | NDArray[Any] | Tensor"
+    "str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image "
+    "| NDArray[Any] | Tensor"
 )
 
 __all__ = [

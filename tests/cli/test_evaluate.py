@@ -22,7 +22,7 @@ def data(tmp_path, make_picture) -> Path:
     """Six pictures of a class that the tiny network has, with a box each, and one without."""
     folder = tmp_path / "data" / "cat"
     folder.mkdir(parents=True)
-    rows = [("path", "x0", "y0", "x1", "y1")]
+    rows: list[tuple[object, ...]] = [("path", "x0", "y0", "x1", "y1")]
     for n in range(6):
         (folder / f"{n}.jpg").write_bytes(make_picture(n))
         rows.append((f"cat/{n}.jpg", 8 * n, 4, 8 * n + 40, 60))

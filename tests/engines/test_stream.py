@@ -14,6 +14,7 @@ from torch import nn
 import camtool
 from camtool.engines.engine import Failed
 from camtool.engines.stream import explain_stream
+from camtool.images.read import ImageSource
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,14 @@ def test_a_bad_picture_is_a_result_and_harms_no_other(model, tmp_path: Path) -> 
     good, bad = tmp_path / "good.png", tmp_path / "bad\n.png"
     Image.fromarray(_picture(0)).save(good)
     bad.write_bytes(b"no picture")
-    sources = [good, bad, tmp_path / "none.png", good, _picture(1), np.zeros((0, 3, 3), np.uint8)]
+    sources: list[ImageSource] = [
+        good,
+        bad,
+        tmp_path / "none.png",
+        good,
+        _picture(1),
+        np.zeros((0, 3, 3), np.uint8),
+    ]
     results = [result for _, result in explain_stream(model, sources, batch_size=2)]
     assert [isinstance(result, Failed) for result in results] == [0, 1, 1, 0, 0, 1]
     assert (

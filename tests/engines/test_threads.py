@@ -125,7 +125,7 @@ def without_memory_for(model, monkeypatch, most):
 
 def test_batches_are_halved_when_memory_runs_out(model, sources, alone, monkeypatch):
     without_memory_for(model, monkeypatch, 2)
-    warnings = []
+    warnings: list[str] = []
     jobs = [Job(number, path) for number, path in enumerate(sources)]
     results = run(model, jobs, topk=2, warn=warnings.append)
     assert len(warnings) == 1
@@ -174,7 +174,7 @@ def test_a_decoder_that_raises_anything_costs_its_picture(model, sources, monkey
 
 def test_large_originals_do_not_wait_in_memory(model, sources, alone, monkeypatch):
     monkeypatch.setattr(steps, "ORIGINALS", 0)
-    held = []
+    held: list[int] = []
     explain = model.explain_indices
 
     def noted(batch, *arguments):

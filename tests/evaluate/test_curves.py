@@ -48,8 +48,8 @@ def test_curves_hold_the_figures(make_result):
 
 def test_the_best_point_is_marked_where_it_is(make_result):
     axes = draw_curves(make_result()).axes[0]
-    points = [line.get_data() for line in axes.get_lines() if line.get_marker() == "o"]
-    assert [(*x, *y) for x, y in points] == [(0.2, 63.5), (0.76, 57)]
+    points = [line.get_xydata() for line in axes.get_lines() if line.get_marker() == "o"]
+    assert [tuple(point) for (point,) in map(np.asarray, points)] == [(0.2, 63.5), (0.76, 57)]
 
 
 def test_precision_and_recall_are_in_percent(make_result):

@@ -92,7 +92,8 @@ def test_reference_figures_are_those_of_the_reference_functions():
     random = np.random.default_rng(1)
     thresholds = reference.reference_thresholds()
     evaluator = Evaluator(1, mode="reference", replicates=5)
-    best, pixels = {True: [], False: []}, reference.ReferencePxAP()
+    best: dict[bool, list[np.ndarray]] = {True: [], False: []}
+    pixels = reference.ReferencePxAP()
     for _ in range(6):
         box, mask = scene(random)
         cam = random.standard_normal((7, 7)).astype(np.float32)
@@ -155,7 +156,7 @@ def test_centre_map_has_centred_boxes_as_level_sets():
 
 def test_wrong_use_is_refused():
     with pytest.raises(ValueError, match="mode"):
-        Evaluator(1, mode="exact")
+        Evaluator(1, mode="exact")  # type: ignore[arg-type]
     evaluator = Evaluator(1)
     with pytest.raises(ValueError, match="no image"):
         evaluator.result()

@@ -10,12 +10,18 @@ from hypothesis.extra import numpy as hnp
 from camtool.evaluate import levelset
 from camtool.evaluate.levelset import levels_of, relative_cuts, sweep
 from camtool.regions import components_from_map
+from camtool.regions.boxes import FloatMap
 
 SHAPES = hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=10)
 TIED = hnp.arrays(np.float32, SHAPES, elements=st.integers(-2, 5).map(float))
 HOLED = hnp.arrays(
     np.float32, SHAPES, elements=st.sampled_from([-1.0, 0.0, 1.0, 2.0, float("nan")])
 )
+
+
+def resized(coarse: FloatMap, size: tuple[int, int]) -> FloatMap:
+    """OpenCV keeps float32, which its types do not say."""
+    return cv2.resize(coarse, size).astype(np.float32, copy=False)
 
 
 def naive(heatmap, cut):
@@ -66,7 +72,7 @@ def test_cuts_may_be_uneven_and_repeat(heatmap, cuts):
 @given(st.integers(0, 2**32 - 1), st.sampled_from([7, 14]))
 def test_smooth_maps(seed, side):
     coarse = np.random.default_rng(seed).standard_normal((side, side)).astype(np.float32)
-    heatmap = cv2.resize(coarse, (60, 45))
+    heatmap = resized(coarse, (60, 45))
     check(heatmap, relative_cuts(heatmap, np.arange(50) / 50))
 
 
@@ -90,7 +96,7 @@ def test_maps_of_very_many_regions(monkeypatch):
 
 def test_agrees_with_components_from_map():
     coarse = np.random.default_rng(1).standard_normal((9, 9)).astype(np.float32)
-    heatmap = cv2.resize(coarse, (80, 70))
+    heatmap = resized(coarse, (80, 70))
     thresholds = np.arange(100) / 100
     regions = sweep(heatmap, relative_cuts(heatmap, thresholds))
     for index, threshold in enumerate(thresholds):
@@ -101,7 +107,7 @@ def test_agrees_with_components_from_map():
 
 
 def test_maps_need_not_be_contiguous():
-    heatmap = cv2.resize(np.random.default_rng(2).random((5, 6), np.float32), (30, 20))
+    heatmap = resized(np.random.default_rng(2).random((5, 6), np.float32), (30, 20))
     for view in (heatmap.T, heatmap[::-1, ::2]):
         check(view, relative_cuts(view, np.arange(40) / 40))
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -63,7 +64,7 @@ def model() -> camtool.CamModel:
 SETTINGS = MapSettings({"name": "net"}, "whole", SIDE, "float32", ("bright", "dark"), ())
 
 
-def run(data: Path, model: camtool.CamModel | None, folder: Path | None = None, **options: object):
+def run(data: Path, model: camtool.CamModel | None, folder: Path | None = None, **options: Any):
     def load() -> camtool.CamModel:
         assert model is not None, "the network was asked for although all maps are kept"
         return model

@@ -7,10 +7,11 @@ import shutil
 
 import pytest
 
-from camtool.folder import work
+from camtool.folder import discovery, work
 from camtool.folder.entry import Explained
 from camtool.folder.journal import read_entries
 from camtool.model import CamModel
+from camtool.views.save import save_views
 
 OPTIONS = ("--results", "csv", "--save", "overlay,npz", "-b", "2")
 
@@ -43,12 +44,10 @@ def before_writing(monkeypatch):
     """Have something happen just before the files of a picture are written."""
 
     def arrange(name, happening):
-        save = work.save_views
-
         def noted(explanation, base, *arguments):
             if base.name == name:
                 happening(base)
-            return save(explanation, base, *arguments)
+            return save_views(explanation, base, *arguments)
 
         monkeypatch.setattr(work, "save_views", noted)
 
@@ -80,14 +79,13 @@ def test_a_picture_that_changes_and_changes_back_is_done_again(
     path, kept = source / "0005.jpg", tmp_path / "kept.jpg"
     shutil.copy2(path, kept)
     while_reading("0005.jpg", lambda path: path.write_bytes(b"for a moment"))
-    prepared = work.state_of
     monkeypatch.setattr(
         work,
         "state_of",
         lambda source: (
-            (prepared(source), shutil.copy2(kept, source))[0]
+            (discovery.state_of(source), shutil.copy2(kept, source))[0]
             if source.name == "0005.jpg"
-            else prepared(source)
+            else discovery.state_of(source)
         ),
     )
     assert "1 changed meanwhile" in batch(source, tmp_path / "out", *OPTIONS).output
@@ -163,10 +161,8 @@ def test_what_is_in_flight_when_a_disk_is_full_is_noted(source, batch, before_wr
 
 
 def test_a_picture_whose_files_can_not_be_written_leaves_none(source, batch, monkeypatch, tmp_path):
-    save = work.save_views
-
     def half(explanation, base, views):
-        save(explanation, base, views)
+        save_views(explanation, base, views)
         if base.name == "0004.jpg":
             raise OSError(errno.EFBIG, "File too large")
 

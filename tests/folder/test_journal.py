@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from camtool.folder.entry import COLUMNS, Explained, Unexplained
+from camtool.folder.entry import Explained, Row, Unexplained
 from camtool.folder.journal import Journal, read_entries
 
 NAMES = st.text(st.characters(exclude_categories=()), min_size=1)
@@ -76,7 +76,10 @@ def test_no_journal_has_no_entries(tmp_path):
 
 
 def test_an_explained_picture_is_read_back_with_its_maps(tmp_path):
-    row = dict.fromkeys(COLUMNS, 1) | {"path": "a", "target": None, "share": 0.5}
+    row = Row(
+        path="a", rank=0, label="b", index=1, probability=0.25, logit=1.5, x0=1, y0=2, x1=3, y1=4,
+        share=0.5, peak=2.5, entropy=0.75, width=5, height=6, target=None,
+    )  # fmt: skip
     maps = np.arange(12, dtype=np.float32).reshape(1, 3, 4) - 5.5
     data = base64.b64encode(maps.tobytes()).decode()
     entry = Explained(

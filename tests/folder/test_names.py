@@ -5,18 +5,21 @@ from __future__ import annotations
 import os
 from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
-from typing import get_args
+from typing import cast, get_args
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from camtool.choices import Kind
+from camtool.explanation import Explanation
 from camtool.folder.names import HIDDEN, RESULTS, output_names, shown_in, thumbnail_of
 from camtool.views.overlay import Look
-from camtool.views.save import Kind, Views, files_of
+from camtool.views.save import Views, files_of
 
 VIEWS = [Views(get_args(Kind), Look(), picture=picture) for picture in (".jpg", ".png", ".webp")]
-SEEN = SimpleNamespace(labels=("a", "b"))
+# Of an explanation, only how many classes it has makes names.
+SEEN = cast(Explanation, SimpleNamespace(labels=("a", "b")))
 
 PARTS = st.sampled_from(
     (

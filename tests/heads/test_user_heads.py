@@ -234,6 +234,7 @@ def test_a_network_without_places_is_refused() -> None:
 def test_constant_features_prove_nothing() -> None:
     module = Net(LINEAR["module"])
     nn.init.zeros_(module.conv.weight)
+    assert module.conv.bias is not None
     nn.init.zeros_(module.conv.bias)
     with pytest.raises(HeadError, match="constant or not finite"):
         find_head(module, SIZE)

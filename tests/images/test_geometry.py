@@ -103,7 +103,7 @@ def test_squash_is_square_and_crop_is_the_centre() -> None:
 
 def test_an_unknown_fit_is_an_error() -> None:
     with pytest.raises(ValueError, match="whole, crop, squash"):
-        geometry_of((5, 5), Preprocessing(), "stretch")
+        geometry_of((5, 5), Preprocessing(), "stretch")  # type: ignore[arg-type]
 
 
 @settings(max_examples=30)

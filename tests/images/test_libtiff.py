@@ -8,7 +8,7 @@ import threading
 
 import numpy as np
 import pytest
-from PIL import Image, TiffImagePlugin
+from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from camtool.images import ImageError, libtiff, read_image
 
@@ -23,6 +23,7 @@ def _compressed(compression: str, mode: str = "L", damage: bytes = b"") -> bytes
     Image.fromarray(GREY).convert(mode).save(stream, "TIFF", compression=compression)
     content = bytearray(stream.getvalue())
     with Image.open(io.BytesIO(content)) as image:
+        assert isinstance(image, TiffImagePlugin.TiffImageFile)
         (start,) = image.tag_v2[TiffImagePlugin.STRIPOFFSETS]
         (length,) = image.tag_v2[TiffImagePlugin.STRIPBYTECOUNTS]
     middle = start + length // 2
@@ -117,6 +118,6 @@ def test_pillows_own_log_belongs_to_the_picture_too(
     with pytest.raises(ImageError, match="is not a picture"):
         read_image(bytes(content))
     assert (caplog.records, capfd.readouterr().err) == ([], "")
-    with pytest.raises(Image.UnidentifiedImageError):
+    with pytest.raises(UnidentifiedImageError):
         Image.open(io.BytesIO(content))
     assert [record.name for record in caplog.records] == ["PIL.TiffImagePlugin"]

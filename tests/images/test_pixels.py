@@ -199,7 +199,7 @@ def test_bands_of_a_picture_are_channels_where_there_are_as_many() -> None:
 
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32])
 def test_the_pages_of_a_tiff_are_channels(kind: type) -> None:
-    pages = np.stack([(n + 1) * 20 * RAMP for n in range(11)], -1).astype(kind)
+    pages: np.ndarray = np.stack([(n + 1) * 20 * RAMP for n in range(11)], -1).astype(kind)
     images = [Image.fromarray(np.ascontiguousarray(pages[..., n])) for n in range(11)]
     content = _encoded(images[0], save_all=True, append_images=images[1:])
     found = read_pixels(content, 11)

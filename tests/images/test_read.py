@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from camtool.images import ImageError, read_image
+from camtool.images.read import ImageSource
 
 SMOOTH = np.stack(
     np.broadcast_arrays(
@@ -176,7 +177,7 @@ def test_every_kind_of_source_gives_the_same(tmp_path: Path) -> None:
     path.write_bytes(content)
     tensor = torch.from_numpy(SMOOTH).permute(2, 0, 1)
     with path.open("rb") as stream:
-        sources = [
+        sources: list[ImageSource] = [
             path,
             str(path),
             content,

@@ -157,7 +157,7 @@ def test_text_streams_and_broken_streams_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(_encoded(Image.fromarray(SMOOTH), "PNG"))
     with path.open(encoding="latin-1") as stream, pytest.raises(ImageError, match="binary mode"):
-        read_image(stream)
+        read_image(stream)  # type: ignore[arg-type]
     closed = path.open("rb")
     closed.close()
     with pytest.raises(ImageError, match="can't be read"):

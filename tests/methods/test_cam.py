@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from hypothesis import given
@@ -49,16 +51,14 @@ def test_it_is_linear_in_features_and_in_weights(shape, seed, a, b) -> None:
     features, weight, _ = _tensors(shape, 4, seed)
     others, other_weight, _ = _tensors(shape, 4, seed + 1)
     cam = class_activation_map
-    near = {"rtol": 1e-4, "atol": 1e-4}
-    torch.testing.assert_close(
+    near = partial(torch.testing.assert_close, rtol=1e-4, atol=1e-4)
+    near(
         cam(a * features + b * others, weight),
         a * cam(features, weight) + b * cam(others, weight),
-        **near,
     )
-    torch.testing.assert_close(
+    near(
         cam(features, a * weight + b * other_weight),
         a * cam(features, weight) + b * cam(features, other_weight),
-        **near,
     )
 
 

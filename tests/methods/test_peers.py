@@ -66,7 +66,9 @@ def test_maps_are_those_of_pytorch_grad_cam(name: str, positional: bool) -> None
     module = Small(positional).eval()
     if name == "gradcam++":
         # Their alpha has 1e-6 added below, which small gradients to the second power feel.
-        nn.init.normal_(module.head[-1].weight, std=100)
+        last = module.head[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.normal_(last.weight, std=100)
     inputs = torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
     head = find_head(module, SIZE)
     assert isinstance(head, TailHead)

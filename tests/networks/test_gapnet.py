@@ -19,6 +19,7 @@ def small() -> GapNet:
     network = gapnet((4, 8, 12, 16, 20), (1, 2, 1), classes=7)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
+            assert module.running_mean is not None
             nn.init.normal_(module.running_mean, std=0.1)
             nn.init.uniform_(module.weight, 0.5, 1.5)
     return network.eval()

@@ -149,7 +149,8 @@ def test_an_unknown_class_is_an_error():
 def test_the_odd_pictures_are_those_that_deviate_most(heatmaps):
     aggregator = aggregate([spot(0, 0), *heatmaps])
     found = [(i, aggregator.deviation(3, seen(heatmap))) for i, heatmap in enumerate(heatmaps)]
-    order = sorted((pair for pair in found if pair[1] is not None), key=lambda pair: -pair[1])
+    known = [(i, deviation) for i, deviation in found if deviation is not None]
+    order = sorted(known, key=lambda pair: -pair[1])
     for i, heatmap in enumerate(heatmaps):
         aggregator.compare(3, i, seen(heatmap))
     assert aggregator.summary(3).odd == order[:ODD]

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
+from torch import nn
 from typer.testing import CliRunner
 
 import common
@@ -27,10 +29,11 @@ import train
 from camtool.cli import app
 from camtool.evaluate.datasets import read_dataset
 from camtool.networks import load_network
+from camtool.networks.gapnet import gapnet
 
 ROOT = Path(__file__).parents[2]
 CLASSES = 6
-RECIPE = {
+RECIPE: dict[str, Any] = {
     "widths": [4, 8, 16, 16],
     "blocks": [1, 1],
     "seed": 3,
@@ -214,7 +217,7 @@ def test_muon_keeps_the_norm_and_takes_steps_of_the_rate() -> None:
 
 
 def test_a_file_gives_back_the_rounded_network(recipe: train.Recipe, tmp_path: Path) -> None:
-    model = train.gapnet(recipe.widths, recipe.blocks, CLASSES)
+    model = gapnet(recipe.widths, recipe.blocks, CLASSES)
     model(torch.randn(8, 3, 64, 64))
     release.round_parameters(model)
     classes = ([f"n{i}" for i in range(CLASSES)], ["a, b"] * CLASSES)
@@ -229,7 +232,7 @@ def test_a_file_gives_back_the_rounded_network(recipe: train.Recipe, tmp_path: P
 
 
 def test_what_classes_have_in_common_changes_no_probability(recipe: train.Recipe) -> None:
-    model = train.gapnet(recipe.widths, recipe.blocks, CLASSES).eval()
+    model = gapnet(recipe.widths, recipe.blocks, CLASSES).eval()
     torch.nn.init.uniform_(model.fc.weight, 0, 1)
     images = torch.randn(4, 3, 64, 64)
     with torch.no_grad():
@@ -247,9 +250,9 @@ def test_what_classes_have_in_common_changes_no_probability(recipe: train.Recipe
 
 
 def test_the_average_of_several_ends(recipe: train.Recipe) -> None:
-    one, other, third = (train.gapnet(recipe.widths, recipe.blocks, CLASSES) for _ in range(3))
+    one, other, third = (gapnet(recipe.widths, recipe.blocks, CLASSES) for _ in range(3))
     expected = (one.fc.weight + other.fc.weight + third.fc.weight).detach() / 3
-    target = train.gapnet(recipe.widths, recipe.blocks, CLASSES)
+    target = gapnet(recipe.widths, recipe.blocks, CLASSES)
     release.average(target, [model.state_dict() for model in (one, other, third)])
     torch.testing.assert_close(target.fc.weight.detach(), expected)
 
@@ -258,7 +261,7 @@ def test_checkpoints_are_published_as_their_mean(
     recipe: train.Recipe, data: Path, tmp_path: Path
 ) -> None:
     for name, factor in (("a", 1.0), ("b", 3.0)):
-        model = train.gapnet(recipe.widths, recipe.blocks, CLASSES)
+        model = gapnet(recipe.widths, recipe.blocks, CLASSES)
         torch.nn.init.constant_(model.features[0][0].weight, factor)
         torch.save({"model": model.state_dict()}, tmp_path / f"{name}.pt")
     config = tmp_path / "recipe.json"
@@ -289,10 +292,12 @@ def test_checkpoints_are_published_as_their_mean(
 
 
 def test_recalibrated_statistics_are_those_of_the_batches(recipe: train.Recipe) -> None:
-    model = train.gapnet(recipe.widths, recipe.blocks, CLASSES)
+    model = gapnet(recipe.widths, recipe.blocks, CLASSES)
     batches = [torch.randn(4, 3, 64, 64) + shift for shift in (0.0, 3.0)]
     release.recalibrate(model, batches)
-    conv, norm = model.features[0]
+    first = model.features[0]
+    assert isinstance(first, nn.Sequential)
+    conv, norm = first
     with torch.no_grad():
         means = [conv(batch).mean((0, 2, 3)) for batch in batches]
     torch.testing.assert_close(norm.running_mean, torch.stack(means).mean(0))
@@ -313,7 +318,7 @@ def test_training_pictures_with_their_boxes(data: Path) -> None:
 
 def test_accuracy_while_training_is_that_of_the_logits(recipe: train.Recipe, data: Path) -> None:
     torch.manual_seed(0)
-    model = train.gapnet(recipe.widths, recipe.blocks, CLASSES).eval()
+    model = gapnet(recipe.widths, recipe.blocks, CLASSES).eval()
     split = tinyimagenet.load_val(tinyimagenet.find_root(data))
     with torch.inference_mode():
         logits = model(tinyimagenet.to_input(split.images)).numpy()
@@ -328,7 +333,7 @@ def test_measures_are_those_of_the_command(data: Path, tmp_path: Path, tiny: Pat
     labels = tmp_path / "labels.txt"
     network = load_network(tiny)
     dataset = read_dataset(root, "tiny-imagenet")
-    names = [record.label for record in dataset.records][: len(network.labels)]
+    names = [str(record.label) for record in dataset.records][: len(network.labels)]
     labels.write_text("\n".join(names))
     printed = CliRunner().invoke(app, [*words, "--labels", str(labels), "--device", "cpu"])
     found = measure.measure(replace(network, labels=tuple(names)), dataset)

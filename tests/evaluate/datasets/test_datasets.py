@@ -317,7 +317,16 @@ def test_missing_mask_is_named(tmp_path):
 
 def test_labels_are_matched_by_synset_name_or_index():
     labels = ["tabby, tabby cat", "Egyptian cat", "great_pyrenees"]
-    given = ["n02123045", "TABBY CAT", "egyptian_cat", 2, 3, -1, "dog", "Great Pyrenees"]
+    given: list[int | str] = [
+        "n02123045",
+        "TABBY CAT",
+        "egyptian_cat",
+        2,
+        3,
+        -1,
+        "dog",
+        "Great Pyrenees",
+    ]
     records = [Record(Path(str(i)), name, (), None, (1, 1)) for i, name in enumerate(given)]
     before = Dataset(records, [Problem("x", "y")], "csv", Path("root"))
     data = match_labels(before, labels, ["n02123045", "n02124075", "n02111500"])
@@ -339,7 +348,7 @@ def test_some_records_are_evenly_spaced(count, kept):
 
 def test_unknown_format_names_the_known_ones(tmp_path):
     with pytest.raises(ValueError, match=r"imagenet.*coco"):
-        read_dataset(tmp_path, "voc")
+        read_dataset(tmp_path, "voc")  # type: ignore[arg-type]
     assert {"csv", "imagenet", "cub", "pets", "tiny-imagenet", "coco", "wsol"} == set(READERS)
 
 
