@@ -274,6 +274,7 @@ class FolderRun:
             "Failed": f"{self.summary.failed:,}",
             "Fit": self.model.fit,
             "Box threshold": _threshold(self.plan.views),
+            **({"Right": str(self.summary.verdict)} if self.summary.verdict else {}),
         }
 
     def _record(self) -> dict[str, Any]:

@@ -84,8 +84,19 @@ def test_an_explained_picture_is_read_back_with_its_maps(tmp_path):
     maps = np.arange(12, dtype=np.float32).reshape(1, 3, 4) - 5.5
     data = base64.b64encode(maps.tobytes()).decode()
     entry = Explained(
-        *("a", "a~2", (5, 6), False, [64, 96], [0, 0, 9, 9]),
-        *([row], [1, 3, 4], data, {"f": 7}, 1.5, 1, 2),
+        "a",
+        "a~2",
+        (5, 6),
+        False,
+        [64, 96],
+        [0, 0, 9, 9],
+        [row],
+        [1, 3, 4],
+        data,
+        {"f": 7},
+        1.5,
+        1,
+        2,
     )
     journal = Journal(tmp_path / "journal.jsonl", ["a"])
     journal.append([(0, entry)])
