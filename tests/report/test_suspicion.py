@@ -47,7 +47,7 @@ def test_places_cover_what_they_are_called():
 def test_classes_of_ordinary_objects_are_not_flagged(seed):
     random = np.random.default_rng(seed)
     # Their places differ a little, as birds fly and fish lie below: that is no mark.
-    centres = random.normal(0.5, 0.06, (10, 2))
+    centres = random.normal(0.5, 0.04, (10, 2))
     assert flagged({k: objects(random, 20, centre) for k, centre in enumerate(centres)}) == {}
 
 
