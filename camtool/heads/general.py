@@ -80,16 +80,20 @@ class TailHead(Head):
     def at_stages(cls, seen: Seen, count: int = 3) -> list[TailHead]:
         """The heads behind the ends of the last stages: the last cuts of different shapes.
 
-        A last convolution that only widens the maps before they are pooled is no stage.
+        What lies inside a stage, such as the wide maps between a block's convolutions, ends none:
+        outputs of outer modules come first, and inner ones only where those are too few.
+
+        Raises:
+            HeadError: No module of the network gives feature maps that all logits come from.
         """
-        ends: list[Cut] = []
-        for cut in candidates(_nodes(seen), seen.input):
-            if cut.others or not cut.name:
-                continue
-            if all((cut.grid, cut.channels) != (each.grid, each.channels) for each in ends):
-                ends.append(cut)
-        if len(ends) > 1 and ends[0].grid == ends[1].grid and ends[0].channels > ends[1].channels:
-            ends = ends[1:]
+        found = candidates(_nodes(seen), seen.input)
+        cuts = [cut for cut in found if cut.name and not cut.others]
+        if not cuts:
+            raise HeadError("no module's output is a feature map from which all logits come")
+        for depth in sorted({cut.name.count(".") for cut in cuts}):
+            ends = _ends([cut for cut in cuts if cut.name.count(".") <= depth])
+            if len(ends) >= count:
+                break
         return [cls.at(cut, seen) for cut in ends[:count]]
 
     @classmethod
@@ -193,6 +197,17 @@ _NAMES = {
     "positional": "layers that know places",
     "nonlinear": "layers with a nonlinearity between them",
 }
+
+
+def _ends(cuts: Sequence[Cut]) -> list[Cut]:
+    """The last cut of each shape; a convolution that only widens the last maps is left out."""
+    ends: dict[tuple[Any, ...], Cut] = {}
+    for cut in cuts:
+        ends.setdefault((cut.grid, cut.channels), cut)
+    last = list(ends.values())
+    if len(last) > 1 and last[0].grid == last[1].grid and last[0].channels > last[1].channels:
+        return last[1:]
+    return last
 
 
 def forwards_of(
