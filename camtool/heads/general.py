@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -14,7 +14,7 @@ from camtool.errors import HeadError
 from camtool.heads.cut import Cut, Node, Recording, Tape, candidates, node_of
 from camtool.heads.head import TOLERANCE, Forward, Head, Seen, network_of
 from camtool.heads.path import ONE_STEP, Integral, Steps, integrate
-from camtool.heads.tail import Tail
+from camtool.heads.tail import Shapes, Tail
 from camtool.heads.watch import logits_of, outputs_noted
 
 MOST_TRIED = 40
@@ -40,12 +40,14 @@ class TailHead(Head):
         cut: Where the feature maps are.
         whole: The part before the cut can't be run on shapes alone, and is run anew.
         steps: Those that a random input took.
+        shapes: What `Tail` found on shapes alone, kept from one forward pass to the next.
     """
 
     kind: str = "nonlinear"
     cut: Cut | None = None
     whole: bool = False
     steps: Steps = ONE_STEP
+    shapes: Shapes = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def match(cls, seen: Seen) -> TailHead:
@@ -234,7 +236,7 @@ def forwards_of(
     for head, cut in zip(heads, cuts, strict=True):
         others = {place: found[place] for place in cut.others}
         whole = inputs.to(kind) if head.whole else None
-        tail = Tail(module, cut, found[cut.place], others, inputs.shape, whole)
+        tail = Tail(module, cut, found[cut.place], others, inputs.shape, whole, head.shapes)
         network = network_of(body)
         forwards.append(Forward(tail.features, own, tail, network, inputs, steps=head.steps))
     return forwards

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,16 @@ from torch.utils._pytree import tree_map
 from camtool.errors import HeadError
 from camtool.heads.cut import Counting, Cut, Place, tensors_of
 from camtool.heads.watch import logits_of
+
+
+Shapes: TypeAlias = "dict[torch.Size, dict[tuple[str, int], Any]]"
+"""Results of calls on torch's `meta` device, by the input's shape, function and number of the call.
+
+They are the same in every run and hold no data, but take as long as a small network's forward pass:
+most of torch's meta functions are written in Python."""
+
+MOST_SHAPES = 16
+"""Of inputs, whose results on shapes are kept."""
 
 
 @dataclass
@@ -32,6 +42,8 @@ class Tail:
         others: What it had at the cut's other places.
         inputs: Shape of its input.
         whole: Its input itself where the part before the cut can't be run on shapes alone.
+        shapes: What earlier runs found on shapes alone, by the input's shape; may be shared by
+            tails of one network and cut.
         bent: Whether the last run came by an elementwise function that is not linear.
     """
 
@@ -41,6 +53,7 @@ class Tail:
     others: dict[Place, Tensor]
     inputs: torch.Size
     whole: Tensor | None = None
+    shapes: Shapes = field(default_factory=dict)
     bent: bool = field(default=False, init=False)
 
     @property
@@ -65,7 +78,9 @@ class Tail:
         for place, tensor in self.others.items():
             given[place] = tensor.repeat(times, *[1] * (tensor.ndim - 1))
         inputs = self._inputs(times)
-        mode = _Grafting(given, len(self.tensor), len(maps), frozen, secant)
+        mode = _Grafting(
+            given, len(self.tensor), len(maps), frozen, secant, self._known(inputs.shape)
+        )
         with mode:
             output = self.module(inputs)
         self.bent = mode.bent
@@ -75,6 +90,11 @@ class Tail:
         if logits.device.type == "meta" or len(logits) != len(maps):
             raise HeadError("what follows the cut does not keep the pictures of a batch apart")
         return logits.float().flatten(1)
+
+    def _known(self, shape: torch.Size) -> dict[tuple[str, int], Any]:
+        if len(self.shapes) >= MOST_SHAPES and shape not in self.shapes:
+            self.shapes.clear()
+        return self.shapes.setdefault(shape, {})
 
     def _inputs(self, times: int) -> Tensor:
         if self.whole is not None:
@@ -93,6 +113,7 @@ class _Grafting(Counting):
         versions: Number of all their versions.
         frozen: Whether statistics are held at those of the real maps.
         secant: Whether gradients of elementwise functions are slopes of secants.
+        known: Results on shapes from earlier runs on an input of this shape; added to.
     """
 
     given: dict[Place, Tensor]
@@ -100,6 +121,7 @@ class _Grafting(Counting):
     versions: int
     frozen: bool
     secant: bool
+    known: dict[tuple[str, int], Any]
     missing: int = 0
     bent: bool = False
     _by_call: dict[tuple[str, int], Place] = field(default_factory=dict)
@@ -115,9 +137,12 @@ class _Grafting(Counting):
         """Call `func`, on shapes where the input alone leads to it."""
         kwargs = kwargs or {}
         here = self.place(func)
-        if any(tensor.device.type == "meta" for tensor in tensors_of((args, kwargs))):
+        call = here.function, here.number
+        if call in self.known:
+            output = self.known[call]
+        elif any(tensor.device.type == "meta" for tensor in tensors_of((args, kwargs))):
             args, kwargs = tree_map(_to_meta, args), tree_map(_to_meta, kwargs)
-            output = func(*args, **kwargs)
+            output = self.known[call] = func(*args, **kwargs)
         elif self._follows(args) and here.function in _STATISTICS and self.frozen:
             output = _STATISTICS[here.function](self.real, func, args, kwargs)
         elif self._follows(args) and here.function.strip("_") in _ELEMENTWISE:
@@ -127,7 +152,7 @@ class _Grafting(Counting):
             )
         else:
             output = func(*args, **kwargs)
-        place = self._by_call.get((here.function, here.number))
+        place = self._by_call.get(call)
         return output if place is None else self._graft(place, output)
 
     def _follows(self, args: tuple[Any, ...]) -> bool:
