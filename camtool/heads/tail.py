@@ -17,9 +17,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from camtool.errors import HeadError
-from camtool.heads.cut import Counting, Cut, Place, tensors_of
+from camtool.heads.cut import Counting, Cut, Place, call, tensors_of
 from camtool.heads.watch import logits_of
-
 
 Shapes: TypeAlias = "dict[torch.Size, dict[tuple[str, int], Any]]"
 """Results of calls on torch's `meta` device, by the input's shape, function and number of the call.
@@ -137,12 +136,12 @@ class _Grafting(Counting):
         """Call `func`, on shapes where the input alone leads to it."""
         kwargs = kwargs or {}
         here = self.place(func)
-        call = here.function, here.number
-        if call in self.known:
-            output = self.known[call]
+        key = here.function, here.number
+        if key in self.known:
+            output = self.known[key]
         elif any(tensor.device.type == "meta" for tensor in tensors_of((args, kwargs))):
             args, kwargs = tree_map(_to_meta, args), tree_map(_to_meta, kwargs)
-            output = self.known[call] = func(*args, **kwargs)
+            output = self.known[key] = func(*args, **kwargs)
         elif self._follows(args) and here.function in _STATISTICS and self.frozen:
             output = _STATISTICS[here.function](self.real, func, args, kwargs)
         elif self._follows(args) and here.function.strip("_") in _ELEMENTWISE:
@@ -151,8 +150,8 @@ class _Grafting(Counting):
                 _secant(self.real, func, args, kwargs) if self.secant else func(*args, **kwargs)
             )
         else:
-            output = func(*args, **kwargs)
-        place = self._by_call.get(call)
+            output = call(func, args, kwargs)
+        place = self._by_call.get(key)
         return output if place is None else self._graft(place, output)
 
     def _follows(self, args: tuple[Any, ...]) -> bool:
