@@ -9,15 +9,18 @@ threads and the same allocator settings. Peers need `pip install grad-cam`.
 
 * integrated: network and map of the best class as a multiple of the plain forward pass, and of five
   classes as a multiple of one;
-* peers: pytorch-grad-cam's time divided by camtool's for the method of the same name, same module,
-  same layer, one class a picture, both from the tensor to maps of the input's size;
-* memory: what the process needs at its peak beyond what it held before (network and input), a run
-  in a process of its own each, as a multiple of the plain forward pass's.
+* peers: methods of the same name, camtool's and pytorch-grad-cam's, same network and layer, one
+  class a picture, both from the tensor to maps of the input's size: time as a multiple of the plain
+  forward pass, and how many times as fast camtool is; with the module as it is, and fused as
+  `camtool batch` runs it (`model.fuse()`);
+* memory: of the process at the peak of one run, each in a process of its own, as a multiple of the
+  plain forward pass's; and what of it lies beyond network and input.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import multiprocessing
 import time
 from collections.abc import Callable
@@ -84,9 +87,14 @@ def maps(module: nn.Module, inputs: Tensor, method: str, classes: int = 1) -> Ru
     return run
 
 
-def ours(module: nn.Module, inputs: Tensor, method: str) -> Run:
-    """From the tensor to maps of its size, as users call it."""
-    model = camtool.load(module, method=method, preprocessing=Preprocessing(size=SIDE))
+def ours(name: str, inputs: Tensor, method: str, fused: bool = False) -> Run:
+    """From the tensor to maps of its size, as users call it; the same weights as `build`."""
+    given = name if fused else build(name)
+    weights = "random" if fused else None
+    spec = Preprocessing(size=SIDE)
+    model = camtool.load(given, weights, device="cpu", method=method, preprocessing=spec)
+    if fused and not model.fuse():
+        raise SystemExit(f"{name} can't be fused on this machine")
 
     def run() -> object:
         return [each.heatmap() for each in model.explain_tensor(inputs, targets=0)]
@@ -141,20 +149,21 @@ def print_integrated(names: list[str], rounds: int) -> None:
 
 def print_peers(name: str, rounds: int) -> None:
     """Methods of the same name, camtool's and pytorch-grad-cam's."""
-    print(f"\n| {name} | camtool ÷ forward | pytorch-grad-cam ÷ forward | times as fast | goal |")
-    print("|---|---:|---:|---:|---:|")
+    print(f"\n| {name} | camtool | fused | pytorch-grad-cam | times as fast | fused | goal |")
+    print("|---|---:|---:|---:|---:|---:|---:|")
     for method in PEERS:
         # Modules of their own: hooks that stay on one would cost the other.
-        peer, module, inputs = build(name).requires_grad_(True), build(name), inputs_of()
+        inputs = inputs_of()
         contestants = {
-            "plain": plain(module, inputs),
-            "ours": ours(module, inputs, method),
-            "theirs": theirs(peer, inputs, method),
+            "plain": plain(build(name), inputs),
+            "ours": ours(name, inputs, method),
+            "fused": ours(name, inputs, method, fused=True),
+            "theirs": theirs(build(name).requires_grad_(True), inputs, method),
         }
         rows = in_turns(contestants, rounds)
-        figures = [ratio(rows, "ours", "plain"), ratio(rows, "theirs", "plain")]
-        faster = ratio(rows, "theirs", "ours")
-        print(f"| {method} | {figures[0]:.2f} | {figures[1]:.2f} | {faster:.1f} | 3 |", flush=True)
+        cost = [f"{ratio(rows, who, 'plain'):.2f}" for who in ("ours", "fused", "theirs")]
+        faster = [f"{ratio(rows, 'theirs', who):.1f}" for who in ("ours", "fused")]
+        print("| " + " | ".join([method, *cost, *faster, "3"]) + " |", flush=True)
 
 
 def status(key: str) -> int:
@@ -165,31 +174,27 @@ def status(key: str) -> int:
     raise OSError("the system does not say")
 
 
-def peak(name: str, method: str, threads: int) -> int:
-    """Bytes that a second run needs at its peak beyond what was there before it.
-
-    The first run is of one small input: it makes what is made once for a process.
-    """
-    keep_freed_memory()
+def peak(name: str, method: str, threads: int) -> tuple[int, int]:
+    """Bytes of this process at the peak of one run, and those beyond what it held before."""
     torch.set_num_threads(threads)
     module, inputs = build(name), inputs_of()
     if method == "plain":
-        warm, run = plain(module, inputs[:1]), plain(module, inputs)
+        run = plain(module, inputs)
     elif method in PEERS.values():
-        module.requires_grad_(True)
-        ours_by = {peer: own for own, peer in PEERS.items()}
-        warm, run = (lambda: None), theirs(module, inputs, ours_by[method])
+        own = {peer: name for name, peer in PEERS.items()}[method]
+        run = theirs(module.requires_grad_(True), inputs, own)
     else:
-        warm, run = maps(module, inputs[:1], method), maps(module, inputs, method)
-    warm()
+        run = maps(module, inputs, method)
+    # What was freed since the process began is given back, so that it hides nothing.
+    ctypes.CDLL(None).malloc_trim(0)
     before = status("VmRSS:")
     # From Documentation/filesystems/proc.rst: 5 resets the peak to what is resident now.
     Path("/proc/self/clear_refs").write_text("5")
     run()
-    return status("VmHWM:") - before
+    return status("VmHWM:"), status("VmHWM:") - before
 
 
-def alone(name: str, method: str, threads: int) -> int:
+def alone(name: str, method: str, threads: int) -> tuple[int, int]:
     """`peak` in a process of its own."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(peak, (name, method, threads))
@@ -197,17 +202,19 @@ def alone(name: str, method: str, threads: int) -> int:
 
 def print_memory(names: list[str], peers_on: str, threads: int) -> None:
     """Peak memory of integrated maps, and of both tools' gradient methods."""
-    print("\n| network | method | MB beyond network and input | ÷ forward | goal |")
-    print("|---|---|---:|---:|---:|")
+    print("\n| network | method | MB | ÷ forward | goal | beyond network and input | ÷ forward |")
+    print("|---|---|---:|---:|---:|---:|---:|")
     cases = [(name, ["integrated"]) for name in names]
     cases.append((peers_on, ["gradcam", "GradCAM", "layercam", "LayerCAM"]))
     for name, methods in cases:
         forward = alone(name, "plain", threads)
-        print(f"| {name} | forward | {forward / 2**20:.0f} | 1 | |")
-        for method in methods:
-            used = alone(name, method, threads)
+        for method in ("plain", *methods):
+            used = forward if method == "plain" else alone(name, method, threads)
             label = f"pytorch-grad-cam {method}" if method in PEERS.values() else method
-            print(f"| {name} | {label} | {used / 2**20:.0f} | {used / forward:.2f} | 1.3 |")
+            megabytes = [f"{size / 2**20:.0f}" for size in used]
+            times = [f"{size / plain:.2f}" for size, plain in zip(used, forward, strict=True)]
+            row = (name, label, megabytes[0], times[0], "1.3", megabytes[1], times[1])
+            print("| " + " | ".join(row) + " |", flush=True)
 
 
 def main() -> None:
