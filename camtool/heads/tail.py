@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_map
 
 from camtool.errors import HeadError
 from camtool.heads.cut import Counting, Cut, Place, call, tensors_of
+from camtool.heads.path import Held
 from camtool.heads.watch import logits_of
 
 Shapes: TypeAlias = "dict[torch.Size, dict[tuple[str, int], Any]]"
@@ -60,12 +61,13 @@ class Tail:
         """The feature maps [N,C,h,w] at the cut."""
         return self.cut.maps(self.tensor, self.inputs[2:])
 
-    def __call__(self, maps: Tensor, frozen: bool = False, secant: bool = False) -> Tensor:
+    def __call__(self, maps: Tensor, held: Held | None = None, secant: bool = False) -> Tensor:
         """The logits of feature maps.
 
         Args:
             maps: [M*N,C,h,w], M versions of the N pictures' feature maps, version by version.
-            frozen: Hold the statistics of normalizations at those of the last version.
+            held: Hold the statistics of normalizations at those of the real maps: where it is
+                empty at those of the last version, which it then keeps for later calls.
             secant: The gradient of an elementwise function, in each version but the first, is
                 the slope of its secant from the version before.
 
@@ -78,7 +80,7 @@ class Tail:
             given[place] = tensor.repeat(times, *[1] * (tensor.ndim - 1))
         inputs = self._inputs(times)
         mode = _Grafting(
-            given, len(self.tensor), len(maps), frozen, secant, self._known(inputs.shape)
+            given, len(self.tensor), len(maps), held, secant, self._known(inputs.shape)
         )
         with mode:
             output = self.module(inputs)
@@ -110,7 +112,7 @@ class _Grafting(Counting):
         given: Tensors by place.
         real: Number of pictures, whose real maps come last.
         versions: Number of all their versions.
-        frozen: Whether statistics are held at those of the real maps.
+        held: What the real maps became where statistics are held; None where they are not.
         secant: Whether gradients of elementwise functions are slopes of secants.
         known: Results on shapes from earlier runs on an input of this shape; added to.
     """
@@ -118,7 +120,7 @@ class _Grafting(Counting):
     given: dict[Place, Tensor]
     real: int
     versions: int
-    frozen: bool
+    held: Held | None
     secant: bool
     known: dict[tuple[str, int], Any]
     missing: int = 0
@@ -142,8 +144,8 @@ class _Grafting(Counting):
         elif any(tensor.device.type == "meta" for tensor in tensors_of((args, kwargs))):
             args, kwargs = tree_map(_to_meta, args), tree_map(_to_meta, kwargs)
             output = self.known[key] = func(*args, **kwargs)
-        elif self._follows(args) and here.function in _STATISTICS and self.frozen:
-            output = _STATISTICS[here.function](self.real, func, args, kwargs)
+        elif self.held is not None and here.function in _STATISTICS and self._follows(args):
+            output = self._normalized(key, self.held, func, args, kwargs)
         elif self._follows(args) and here.function.strip("_") in _ELEMENTWISE:
             self.bent = True
             output = (
@@ -160,6 +162,16 @@ class _Grafting(Counting):
             return False
         x = args[0]
         return x.requires_grad and not x.is_leaf and x.ndim > 0 and len(x) == self.versions
+
+    def _normalized(
+        self, key: tuple[str, int], held: Held, func: Any, args: tuple[Any, ...], kwargs: Any
+    ) -> Any:
+        """What takes statistics, with those of the real maps: of an earlier call, or the last ones."""
+        function, x = _STATISTICS[key[0]], args[0]
+        if key not in held:
+            held[key] = x[-self.real :].detach()
+            return function(self.real, func, args, kwargs)
+        return function(self.real, func, (torch.cat([x, held[key]]), *args[1:]), kwargs)[: len(x)]
 
     def _graft(self, place: Place, output: Any) -> Any:
         self.missing -= 1
