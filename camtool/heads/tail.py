@@ -151,6 +151,9 @@ class _Grafting(Counting):
             output = (
                 _secant(self.real, func, args, kwargs) if self.secant else func(*args, **kwargs)
             )
+        elif here.function == "linear" and self._follows(args) and args[0].ndim == 3:
+            x, weight, bias = _arguments(args, kwargs, ("input", "weight", "bias"), None)
+            output = _TokensLinear.apply(x, weight, bias)
         else:
             output = call(func, args, kwargs)
         place = self._by_call.get(key)
@@ -166,7 +169,7 @@ class _Grafting(Counting):
     def _normalized(
         self, key: tuple[str, int], held: Held, func: Any, args: tuple[Any, ...], kwargs: Any
     ) -> Any:
-        """What takes statistics, with those of the real maps: of an earlier call, or the last ones."""
+        """What takes statistics, with the real maps of an earlier call, or the last of this one."""
         function, x = _STATISTICS[key[0]], args[0]
         if key not in held:
             held[key] = x[-self.real :].detach()
@@ -284,8 +287,24 @@ _ELEMENTWISE = frozenset(
 )
 
 
-def _plain(func: Any) -> Callable[[Any, Any], Any]:
-    return lambda args, kwargs: func(*args, **kwargs)
+class _TokensLinear(torch.autograd.Function):
+    """A linear layer on [N,T,C] that takes gradients back for those tokens alone that have some.
+
+    Behind the last attention of a transformer the class token alone leads to the logits.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.weight = weight
+        return torch.nn.functional.linear(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        tokens = gradient.flatten(0, 1)
+        found = tokens.new_zeros(len(tokens), ctx.weight.shape[1])
+        some = tokens.any(1)
+        found[some] = tokens[some] @ ctx.weight
+        return found.view(*gradient.shape[:2], -1), None, None
 
 
 def _secant(real: int, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor:
