@@ -37,6 +37,7 @@ import camtool
 from camtool.accelerate.memory import keep_freed_memory
 from camtool.evaluate.datasets import Dataset, Record, match_labels, read_dataset
 from camtool.heads import Forward
+from camtool.images import ImageError
 from camtool.images.resample import upsample
 from camtool.methods import METHODS, STAGES, Maps, Settings, merged
 from camtool.model import CamModel
@@ -233,6 +234,18 @@ def batches(
     print(file=sys.stderr)
 
 
+def readable(model: CamModel, records: Sequence[Record]) -> list[Record]:
+    """Those whose picture is whole; the others are named."""
+    found = []
+    for record in records:
+        try:
+            model.prepare(record.path)
+            found.append(record)
+        except ImageError as error:
+            print(f"left out: {error}", file=sys.stderr)
+    return found
+
+
 def measure(views: Views, records: Sequence[Record]) -> dict[str, Scores]:
     """Scores of every way."""
     scores = {name: Scores() for name in views.ways}
@@ -334,9 +347,8 @@ def main() -> None:
         synsets = views.plain.network.synsets or imagenet()[1]
         for kind, folder in options.data:
             dataset = renamed(read_dataset(Path(folder), kind), names)
-            records = (
-                match_labels(dataset, views.plain.labels, synsets).evenly(options.limit).records
-            )
+            matched = match_labels(dataset, views.plain.labels, synsets)
+            records = readable(views.plain, matched.evenly(options.limit).records)
             if records:
                 scores = measure(views, records)
                 print_table(views, records, Path(folder).name, scores, options.rounds)

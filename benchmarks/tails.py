@@ -366,7 +366,10 @@ def print_tables(found: dict[str, list[dict[str, Scores]]], data: Data, numbers:
     everything, few = draws(len(data.records)), draws(max(1, len(numbers)))
     names = [name for name in SHOWN if name in next(iter(found.values()))[0]]
     centre = centred(data.records)
-    for which, rule in (("ious", "its minimum to its maximum"), ("from_zero", "0 to its maximum")):
+    for which, rule in (
+        ("ious", "a map's minimum to its maximum"),
+        ("from_zero", "0 to its maximum"),
+    ):
         rows, gains = [], []
         for kind, seeds in found.items():
             row, differences = [kind], [kind]
@@ -384,7 +387,7 @@ def print_tables(found: dict[str, list[dict[str, Scores]]], data: Data, numbers:
             gains.append(differences[:1] + differences[2:])
         middle = figure(max_box_acc(centre, everything))
         rows.append(["(centre box)", middle, *[""] * (len(names) - 1)])
-        table(f"MaxBoxAcc, thresholds from a map's {rule}", ["head", *names], rows)
+        table(f"MaxBoxAcc, thresholds from {rule}", ["head", *names], rows)
         table("Gain over the integrated map", ["head", *names[1:]], gains)
     rows = []
     for kind, seeds in found.items():
