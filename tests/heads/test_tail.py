@@ -58,7 +58,7 @@ class Calls(TorchDispatchMode):
 
 def seen(number: int = 3) -> tuple[Attentive, TailHead, Forward]:
     torch.manual_seed(0)
-    network = Attentive().eval()
+    network = Attentive().eval().requires_grad_(False)
     head = find_head(network, SIZE)
     assert isinstance(head, TailHead)
     return network, head, head.forward(network, network, torch.randn(number, 3, SIZE, SIZE))
