@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -14,7 +14,7 @@ from camtool.errors import HeadError
 from camtool.heads.cut import Cut, Node, Recording, Tape, candidates, node_of
 from camtool.heads.head import TOLERANCE, Forward, Head, Seen, network_of
 from camtool.heads.path import ONE_STEP, Integral, Steps, integrate
-from camtool.heads.tail import Tail
+from camtool.heads.tail import Shapes, Tail
 from camtool.heads.watch import logits_of, outputs_noted
 
 MOST_TRIED = 40
@@ -40,12 +40,14 @@ class TailHead(Head):
         cut: Where the feature maps are.
         whole: The part before the cut can't be run on shapes alone, and is run anew.
         steps: Those that a random input took.
+        shapes: What `Tail` found on shapes alone, kept from one forward pass to the next.
     """
 
     kind: str = "nonlinear"
     cut: Cut | None = None
     whole: bool = False
     steps: Steps = ONE_STEP
+    shapes: Shapes = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def match(cls, seen: Seen) -> TailHead:
@@ -80,16 +82,20 @@ class TailHead(Head):
     def at_stages(cls, seen: Seen, count: int = 3) -> list[TailHead]:
         """The heads behind the ends of the last stages: the last cuts of different shapes.
 
-        A last convolution that only widens the maps before they are pooled is no stage.
+        What lies inside a stage, such as the wide maps between a block's convolutions, ends none:
+        outputs of outer modules come first, and inner ones only where those are too few.
+
+        Raises:
+            HeadError: No module of the network gives feature maps that all logits come from.
         """
-        ends: list[Cut] = []
-        for cut in candidates(_nodes(seen), seen.input):
-            if cut.others or not cut.name:
-                continue
-            if all((cut.grid, cut.channels) != (each.grid, each.channels) for each in ends):
-                ends.append(cut)
-        if len(ends) > 1 and ends[0].grid == ends[1].grid and ends[0].channels > ends[1].channels:
-            ends = ends[1:]
+        found = candidates(_nodes(seen), seen.input)
+        cuts = [cut for cut in found if cut.name and not cut.others]
+        if not cuts:
+            raise HeadError("no module's output is a feature map from which all logits come")
+        for depth in sorted({cut.name.count(".") for cut in cuts}):
+            ends = _ends([cut for cut in cuts if cut.name.count(".") <= depth])
+            if len(ends) >= count:
+                break
         return [cls.at(cut, seen) for cut in ends[:count]]
 
     @classmethod
@@ -195,6 +201,17 @@ _NAMES = {
 }
 
 
+def _ends(cuts: Sequence[Cut]) -> list[Cut]:
+    """The last cut of each shape; a convolution that only widens the last maps is left out."""
+    ends: dict[tuple[Any, ...], Cut] = {}
+    for cut in cuts:
+        ends.setdefault((cut.grid, cut.channels), cut)
+    last = list(ends.values())
+    if len(last) > 1 and last[0].grid == last[1].grid and last[0].channels > last[1].channels:
+        return last[1:]
+    return last
+
+
 def forwards_of(
     heads: Sequence[TailHead], body: nn.Module, module: nn.Module, inputs: Tensor
 ) -> list[Forward]:
@@ -219,7 +236,7 @@ def forwards_of(
     for head, cut in zip(heads, cuts, strict=True):
         others = {place: found[place] for place in cut.others}
         whole = inputs.to(kind) if head.whole else None
-        tail = Tail(module, cut, found[cut.place], others, inputs.shape, whole)
+        tail = Tail(module, cut, found[cut.place], others, inputs.shape, whole, head.shapes)
         network = network_of(body)
         forwards.append(Forward(tail.features, own, tail, network, inputs, steps=head.steps))
     return forwards
