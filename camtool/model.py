@@ -101,6 +101,8 @@ class CamModel:
         self.dtype = pick_dtype(dtype)
         spec = preprocessing or network.preprocessing
         self.preprocessing = spec if size is None else spec.at(size)
+        if len(spec.mean) != network.channels:
+            raise ValueError(f"mean has {len(spec.mean)} channels, the network {network.channels}")
         self._given = network.weights == "as given"
         self.device, self._module = self._place(device)
         size = self.preprocessing.size

@@ -69,6 +69,21 @@ def test_a_table_and_a_panel_beside_the_picture(explain, here: Path) -> None:
     assert sorted(path.name for path in here.iterdir()) == ["one.cam.png", "one.png", "two.jpg"]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+@pytest.mark.parametrize("name", ["a\x1b[2J\nb.png", "a" * 251 + ".png", "ü" * 127, "-a.png"])
+def test_odd_names_are_explained_and_printed_on_one_line(explain, here, monkeypatch, name) -> None:
+    shutil.copy(here / "one.png", here / name)
+    monkeypatch.chdir(here)
+    result = explain("--save", "panel,json", "--", name)
+    assert result.exit_code == 0, result.stderr
+    panel, record = result.stdout.splitlines()[-2:]
+    assert panel.startswith("panel: ")
+    assert record.startswith("json: ")
+    assert all(line.isprintable() for line in (panel, record))
+    made = {path.name for path in here.iterdir()} - {"one.png", "two.jpg", name}
+    assert len(made) == 2
+
+
 def test_labels_are_never_read_as_markup(explain, here: Path) -> None:
     assert "[red]cow" in explain(here / "one.png", "-t", 4, "--save", "none").stdout
 
@@ -237,6 +252,8 @@ def test_exact_refuses_what_does_not_add_up(explain, here: Path, monkeypatch) ->
         (("--colormap", "nope"), "nope"),
         (("--method", "shap"), "--method takes auto, cam"),
         (("--mean", "a,b"), "--mean takes numbers"),
+        (("--mean", "0.5,0.5", "--std", "0.5,0.5"), "mean has 2 channels, the network 3"),
+        (("--size", "1000000"), "size must be 1 to 8192"),
         (("-k", "0"), "--topk"),
         (("--opacity", "2"), "--opacity"),
     ],
