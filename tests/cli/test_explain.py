@@ -229,6 +229,22 @@ def test_numbers_of_the_input_are_taken(explain, here: Path, shared: Path) -> No
     assert found == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("activation", "expected"),
+    [
+        ("softmax", lambda logits: np.exp(logits) / np.exp(logits).sum()),
+        ("sigmoid", lambda logits: 1 / (1 + np.exp(-logits))),
+        ("none", lambda logits: None),
+    ],
+)
+def test_the_activation_makes_the_probabilities(explain, here: Path, activation, expected) -> None:
+    result = explain(here / "one.png", "--json", "-k", 5, "--activation", activation)
+    found = json.loads(result.stdout)["images"][0]["explanations"]
+    wanted = expected(np.array([one["logit"] for one in found]))
+    told = [one["probability"] for one in found]
+    assert told == ([None] * 5 if wanted is None else pytest.approx(wanted, rel=1e-4))
+
+
 def test_exact_refuses_what_does_not_add_up(explain, here: Path, monkeypatch) -> None:
     assert explain(here / "one.png", "--save", "none", "--exact").exit_code == 0
     other = explain(here / "one.png", "--save", "none", "--exact", "--method", "gradcam")
