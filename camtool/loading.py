@@ -44,7 +44,8 @@ def load(
             "hf/NAME", the path of a checkpoint, or a module, which is left as it is.
         weights: None for the published default, a published entry's name ("IMAGENET1K_V1"),
             "random", or a checkpoint (.pth, .pt, .safetensors).
-        labels: One for each class, or a file: one a line, or JSON.
+        labels: One for each class, or a file: one a line, or JSON. For a single logit also two, of
+            which the second is its own.
         device: "auto" takes CUDA, then MPS, then the CPU; a module stays where it is.
         dtype: Number format of the body: "float32" (never TF32), "bfloat16" or "float16".
         fit: "whole": the whole picture, aspect kept; "crop": as the weights were evaluated;

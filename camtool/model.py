@@ -39,7 +39,7 @@ from camtool.images import (
     read_pixels,
     read_reduced,
 )
-from camtool.methods import STAGES, Settings, find_method, merged
+from camtool.methods import COMPLETE, STAGES, Settings, find_method, merged
 from camtool.networks import Network, Preprocessing, labels_for
 from camtool.prepared import Prepared, from_tensor, same_shape
 from camtool.targets import Choice, Target, Targets, choices_of, for_each, ranked
@@ -101,6 +101,8 @@ class CamModel:
         self.dtype = pick_dtype(dtype)
         spec = preprocessing or network.preprocessing
         self.preprocessing = spec if size is None else spec.at(size)
+        if len(spec.mean) != network.channels:
+            raise ValueError(f"mean has {len(spec.mean)} channels, the network {network.channels}")
         self._given = network.weights == "as given"
         self.device, self._module = self._place(device)
         size = self.preprocessing.size
@@ -112,7 +114,7 @@ class CamModel:
         self.method, self._method = find_method(method, self.head)
         self._settings = Settings() if steps is None else Settings(TOLERANCE, steps)
         for head in self.heads:
-            _check_exactness(head, exact)
+            _check_exactness(head, self.method, exact)
         self.activation = _activation(activation, self.head.classes)
         self.labels = labels_for(network, labels, self.head.classes)
         self._body = self._cast()
@@ -561,9 +563,13 @@ class CamModel:
         }
 
 
-def _check_exactness(head: Head, exact: Exactness) -> None:
+def _check_exactness(head: Head, method: str, exact: Exactness) -> None:
     if exact not in ("measure", "require"):
         raise ValueError(f"exact must be 'measure' or 'require', not {exact!r}")
+    if exact == "require" and method not in COMPLETE:
+        raise ModelError(
+            f"the maps of {method} do not add up to the logits; those of {', '.join(COMPLETE)} do"
+        )
     if exact == "require" and not head.exact:
         raise HeadError(
             f"the class maps of {head.features} do not add up to the logits: the error is "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import os
+import re
 import threading
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,7 @@ from camtool.choices import Activation
 from camtool.device import true_float32
 from camtool.errors import ModelError, TargetError
 from camtool.images import FITS, geometry_of
+from camtool.methods import METHODS
 from camtool.networks import torchvision as zoo
 from camtool.targets import choices_of
 
@@ -299,6 +301,20 @@ def test_wrong_arguments() -> None:
     for device in ("gpu", "cuda:99", "meta"):
         with pytest.raises(ModelError, match=f"device '{device}'"):
             camtool.load(Brightness(), device=device)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_exactness_is_refused_where_maps_do_not_add_up(method: str) -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        nn.Conv2d(3, 6, 16, 16), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4)
+    )
+    load = partial(camtool.load, module, device="cpu", size=64, method=method)
+    if load().explain(_picture(64, 64), topk=4).exact:
+        assert load(exact="require").method == method
+    else:
+        with pytest.raises(ModelError, match=f"the maps of {re.escape(method)} do not add up"):
+            load(exact="require")
 
 
 def test_no_pictures_no_explanations() -> None:

@@ -142,20 +142,23 @@ class ModelOptions:
             usage(f"--method takes {', '.join((AUTO, *METHODS))}, not {self.method!r}")
         check_head(self.model, self.weights)
         network = load_network(self.model, self.weights, offline=self.offline)
-        return CamModel(
-            network,
-            self.labels,
-            self.device,
-            self.dtype,
-            self.fit or "whole",
-            self.size,
-            preprocessing=self._adapted(network.preprocessing),
-            method=self.method,
-            exact="require" if self.exact else "measure",
-            activation=self.activation,
-            layer=self.layer,
-            steps=self.steps,
-        )
+        try:
+            return CamModel(
+                network,
+                self.labels,
+                self.device,
+                self.dtype,
+                self.fit or "whole",
+                self.size,
+                preprocessing=self._adapted(network.preprocessing),
+                method=self.method,
+                exact="require" if self.exact else "measure",
+                activation=self.activation,
+                layer=self.layer,
+                steps=self.steps,
+            )
+        except ValueError as error:
+            usage(str(error))
 
     def _adapted(self, known: Preprocessing) -> Preprocessing:
         given: dict[str, Any] = {
@@ -163,10 +166,7 @@ class ModelOptions:
             "std": self.std and _numbers("--std", self.std),
             "interpolation": self.interpolation,
         }
-        try:
-            return replace(known, **{name: value for name, value in given.items() if value})
-        except ValueError as error:
-            usage(str(error))
+        return replace(known, **{name: value for name, value in given.items() if value})
 
 
 @dataclass(frozen=True)

@@ -54,8 +54,21 @@ def read_labels(path: Path, classes: int) -> tuple[str, ...]:
             f"the order of their names: ls {path} > labels.txt)"
         )
     labels = _parse(path, read_text(path))
+    return one_each(labels, classes, f"{path}: has {len(labels)} labels")
+
+
+def one_each(labels: tuple[str, ...], classes: int, told: str) -> tuple[str, ...]:
+    """The labels where there is one for each class; of two for a single logit the second.
+
+    A single logit speaks for the second of two classes, and against the first.
+
+    Raises:
+        ModelError: They are of another number; says what was `told` of them.
+    """
+    if (classes, len(labels)) == (1, 2):
+        return labels[1:]
     if len(labels) != classes:
-        raise ModelError(f"{path}: has {len(labels)} labels, the network has {classes} classes")
+        raise ModelError(f"{told}, the network has {classes} classes")
     return labels
 
 
@@ -135,9 +148,10 @@ def _matches(wanted: str, names: list[str]) -> list[list[int]]:
     """Classes that match whole, by a synonym, and by whole words, in this order."""
     whole = [i for i, name in enumerate(names) if name == wanted]
     synonym = [i for i, name in enumerate(names) if wanted in name.split(", ")]
-    words = re.compile(rf"(?<!\w){re.escape(wanted)}(?!\w)") if wanted else None
-    within = [i for i, name in enumerate(names) if words and words.search(name)]
-    return [whole, synonym, within]
+    # A pattern of a megabyte takes seconds to compile, and is in no label.
+    parts = [i for i, name in enumerate(names) if wanted and wanted in name]
+    words = re.compile(rf"(?<!\w){re.escape(wanted)}(?!\w)") if parts else None
+    return [whole, synonym, [i for i in parts if words and words.search(names[i])]]
 
 
 def _normal(label: str) -> str:

@@ -130,6 +130,10 @@ REFUSED = {
         "not [N,classes]",
     ),
     "no tensor": (lambda s, f: "cat", "returns str"),
+    "several by names": (
+        lambda s, f: dict.fromkeys(("kind", "age"), s.fc(f.mean((2, 3)))),
+        "returns dict of 'kind', 'age', where no logits were found; a module around it",
+    ),
 }
 
 

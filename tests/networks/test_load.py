@@ -89,6 +89,19 @@ def test_labels_default_to_indices_and_must_fit(tmp_path: Path) -> None:
     assert camtool.load(_tiny(), labels=path, device="cpu").labels == ("a", "b", "c")
 
 
+def test_a_single_logit_is_that_of_the_second_of_two_labels(tmp_path: Path) -> None:
+    path = tmp_path / "labels.json"
+    path.write_text('{"ham": 0, "spam": 1}')
+    module = nn.Sequential(
+        nn.Conv2d(3, 4, 4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 1)
+    )
+    for labels in (path, ["ham", "spam"], ["spam"]):
+        found = camtool.load(module, labels=labels, device="cpu", size=32)
+        assert found.labels == ("spam",)
+    with pytest.raises(ModelError, match="3 labels were given, the network has 1 classes"):
+        camtool.load(module, labels=["a", "b", "c"], device="cpu", size=32)
+
+
 def test_published_labels_do_not_name_other_classes(tmp_path: Path) -> None:
     path = tmp_path / "mine.pth"
     torch.save(zoo.random_module("squeezenet1_1", 3).state_dict(), path)
