@@ -558,6 +558,8 @@ class CamModel:
             "sha256": self.network.sha256,
             "classes": self.head.classes,
             "method": self.method,
+            "layer": self.layer,
+            "steps": self._settings.steps,
             "activation": self.activation,
             "head": self.head.describe(),
         }

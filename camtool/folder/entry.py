@@ -20,8 +20,9 @@ from camtool.regions.measure import entropy
 class Row(TypedDict):
     """One class of one picture in the results; the box, its share and the target may be missing.
 
-    The box is in pixels of the picture, its right and lower end excluded; logit and peak are in
-    logits, all others without a unit.
+    The box is in pixels of the picture, its right and lower end excluded; logit, peak and residual
+    are in logits, all others without a unit. Residual, exact, method and steps are those of
+    `Explanation`.
     """
 
     path: str
@@ -40,6 +41,10 @@ class Row(TypedDict):
     width: int
     height: int
     target: str | None
+    residual: float
+    exact: bool
+    method: str
+    steps: int
 
 
 COLUMNS: dict[str, type] = {
@@ -146,6 +151,10 @@ def rows_of(
                 "width": width,
                 "height": height,
                 "target": picture.target,
+                "residual": float(explanation.residual[k]),
+                "exact": explanation.exact,
+                "method": explanation.method,
+                "steps": explanation.steps,
             }
         )
     return rows

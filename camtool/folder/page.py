@@ -51,6 +51,7 @@ def _rows(output: Path, pictures: Sequence[Picture], entries: Entries) -> Iterat
                 peak=row["peak"],
                 share=_or_nan(row["share"]),
                 entropy=row["entropy"],
+                residual=row["residual"],
                 box=box_of(row),
                 width=row["width"],
                 height=row["height"],

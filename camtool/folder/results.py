@@ -97,7 +97,7 @@ def _write_parquet(path: Path, rows: Iterator[dict[str, object]]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    kinds = {str: pa.string(), int: pa.int64(), float: pa.float64()}
+    kinds = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
     schema = pa.schema([(name, kinds[kind]) for name, kind in COLUMNS.items()])
     with replacing(path, "wb") as stream, pq.ParquetWriter(stream, schema) as writer:
         while some := list(islice(rows, ROWS_AT_ONCE)):

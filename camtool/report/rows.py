@@ -50,6 +50,7 @@ class ReportRow:
         picture: file of the picture itself for the large view, or "".
         overlay: file of the written overlay, or "".
         target: label that the list of pictures asked for, or "".
+        residual: what map and bias leave of the logit; NaN if unknown.
     """
 
     path: str
@@ -70,6 +71,7 @@ class ReportRow:
     picture: str = ""
     overlay: str = ""
     target: str = ""
+    residual: float = math.nan
 
 
 def file_url(path: str) -> str:
@@ -138,6 +140,7 @@ def to_class_map(row: ReportRow, position: int) -> ClassMap:
         peak=row.peak,
         share=row.share,
         entropy=row.entropy,
+        residual=row.residual,
         box=row.box,
         region=row.region or (0, 0, row.width, row.height),
         rows=levels.shape[0],

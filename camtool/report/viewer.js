@@ -49,6 +49,10 @@ function decimal(value, digits = 2) {
   return value === null ? "–" : value.toFixed(digits).replace("-", "−");
 }
 
+function logits(value) {
+  return value === null ? "–" : `${value.toExponential(1).replaceAll("-", "−")} logits`;
+}
+
 function bar(value) {
   const node = element("div", "bar"), fill = element("i");
   fill.style.width = `${100 * Math.min(Math.max(value || 0, 0), 1)}%`;
@@ -140,6 +144,7 @@ class Viewer {
     const numbers = [
       ["Logit", decimal(row.logit)], ["Peak of the map", `${decimal(row.peak)} logits`],
       ["Evidence in the box", percent(row.share)], ["Entropy of the map", decimal(row.entropy)],
+      ["Missing of the logit", logits(row.residual)],
       ["Box", box || "none"], ["Size", `${picture.width} × ${picture.height}`],
       ["Class number", String(row.number)],
     ];
