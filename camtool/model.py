@@ -21,6 +21,7 @@ from camtool.heads import (
     TOLERANCE,
     Forward,
     Head,
+    PooledHead,
     TailHead,
     evaluating,
     find_head,
@@ -163,11 +164,13 @@ class CamModel:
 
         The maps stay the same to 1e-5 of their range in float32. It is worth its tenth of a
         second for more than a few pictures, on a CPU, for a network that `camtool.load` made.
+        Only a cut at the last average pooling is found in a fused copy, whose calls are others.
 
         Returns:
             Whether it is fused now.
         """
-        if self.device.type == "cpu" and not self._given and not self._fused:
+        pooled = all(isinstance(head, PooledHead) for head in self.heads)
+        if self.device.type == "cpu" and pooled and not self._given and not self._fused:
             from camtool.accelerate.fuse import fuse
 
             sample = probe_input(self._module, self.preprocessing.size, self.network.channels)

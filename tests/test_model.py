@@ -523,3 +523,16 @@ def test_probabilities_suit_the_number_of_logits(classes: int, tmp_path) -> None
     nothing.save(tmp_path / "panel.png")
     with pytest.raises(ValueError, match="activation must be"):
         load(activation="tanh")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "asked"),
+    [("mobilenet_v3_small", {}), ("alexnet", {}), ("resnet18", {"layer": "layer3"})],
+)
+def test_a_cut_that_is_no_average_pooling_is_found_after_fusing_was_asked_for(name, asked) -> None:
+    model = camtool.load(name, "random", device="cpu", size=64, **asked)
+    inputs = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    before = model.explain_tensor(inputs, targets=3)[0]
+    model.fuse()
+    after = model.explain_tensor(inputs, targets=3)[0]
+    np.testing.assert_allclose(after.maps, before.maps, atol=1e-5 * np.abs(before.maps).max())
