@@ -30,5 +30,8 @@ Colormap: TypeAlias = Literal[
 ]
 """Colour tables; "blue-red" is diverging."""
 
+TruthSource: TypeAlias = Literal["auto", "folder", "none"]
+"""Whether a list's targets or the names of sub-folders say what pictures show."""
+
 Kind: TypeAlias = Literal["panel", "overlay", "heatmap", "boxes", "npz", "json"]
 """The files of one explanation."""

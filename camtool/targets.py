@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import Enum
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -14,16 +14,26 @@ from camtool.errors import TargetError
 from camtool.networks import resolve_target
 
 
-class Ranked(Enum):
-    """A class that the network itself chooses in each picture; the values stand for indices."""
+@dataclass(frozen=True)
+class Ranked:
+    """A class that the network itself chooses in each picture.
 
-    BEST = -2
-    """The class of the greatest logit."""
-    NEXT = -3
-    """The best but for BEST; in a pair the best but for the other of the pair."""
+    Attributes:
+        place: Of its logit among all, 0 the greatest.
+    """
+
+    place: int
+
+    @property
+    def value(self) -> int:
+        """What stands for it among class indices: -2, -3, and so on."""
+        return -2 - self.place
 
 
-BEST, NEXT = Ranked.BEST, Ranked.NEXT
+BEST = Ranked(0)
+"""The class of the greatest logit."""
+NEXT = Ranked(1)
+"""The best but for BEST; in a pair the best but for the other of the pair."""
 _NONE = -1
 
 Named: TypeAlias = "int | str | Ranked"
@@ -83,8 +93,9 @@ def _choice(target: Target, labels: Sequence[str]) -> Choice:
 
 def _index(target: Named, labels: Sequence[str]) -> int:
     if isinstance(target, Ranked):
-        if len(labels) < 2 and target is NEXT:
-            raise TargetError("there is no next class: the network has one logit")
+        if len(labels) <= target.place:
+            few = "one logit" if len(labels) == 1 else f"{len(labels)} logits"
+            raise TargetError(f"there is no next class: the network has {few}")
         return target.value
     return resolve_target(target if isinstance(target, str) else int(target), labels)
 
@@ -112,11 +123,10 @@ def ranked(choices: Sequence[Sequence[Choice]], logits: Tensor) -> tuple[Tensor,
         int64 [N,K] classes, and int64 [N,K] those that they are compared with, or -1.
     """
     pairs = torch.tensor(pairs_of(choices), device=logits.device)
-    order = logits.topk(min(2, logits.shape[1]), dim=1).indices
-    best, following = order[:, :1], order[:, -1:]
-    chosen, versus = pairs.unbind(-1)
-    chosen = torch.where(chosen == BEST.value, best, chosen)
-    chosen = torch.where(chosen == NEXT.value, following, chosen)
+    places = BEST.value - pairs
+    order = logits.topk(min(max(2, int(places.max()) + 1), logits.shape[1]), dim=1).indices
+    found = order.gather(1, places.clamp(min=0).flatten(1)).view_as(pairs)
+    chosen, versus = torch.where(places < 0, pairs, found).unbind(-1)
+    best, following = order[:, :1], order[:, :2][:, -1:]
     other = torch.where(best == chosen, following, best)
-    versus = torch.where(versus == BEST.value, best, versus)
-    return chosen, torch.where(versus == NEXT.value, other, versus)
+    return chosen, torch.where(pairs[..., 1] == NEXT.value, other, versus)

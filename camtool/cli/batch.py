@@ -8,14 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import typer
 
+from camtool.choices import TruthSource
 from camtool.cli import common
 from camtool.cli.stop import INTERRUPTED, leaving, stoppable
 from camtool.engines import ENGINES
 
 if TYPE_CHECKING:
     from camtool.folder.run import Plan, Summary
+    from camtool.folder.truth import Verdict
     from camtool.model import CamModel
 
+
+CONFUSIONS_TOLD = 5
 
 PictureFormat: TypeAlias = Literal["jpg", "png", "webp"]
 
@@ -29,6 +33,13 @@ def batch(
     looks: common.LookOptions,
     target: common.Target = None,
     topk: common.TopK = 1,
+    truth: Annotated[
+        TruthSource,
+        typer.Option(
+            "--truth",
+            help="What pictures show: a list's targets, or sub-folders called like classes.",
+        ),
+    ] = "auto",
     save: Annotated[
         str,
         typer.Option("--save", help="Any of overlay,panel,heatmap,boxes,npz,json; or none."),
@@ -79,6 +90,7 @@ def batch(
             views=looks.views(save, boxes, picture_format),
             targets=tuple(target or ()),
             topk=topk,
+            truth=truth,
             workers=workers,
             formats=_formats(results),
             coco=coco,
@@ -165,3 +177,15 @@ def _tell(summary: Summary, plan: Plan) -> None:
     if summary.stopped:
         lines.append(f"Stopped ({summary.stopped}): the same command continues.")
     print(" ".join(lines))
+    if summary.verdict:
+        _tell_verdict(summary.verdict)
+
+
+def _tell_verdict(verdict: Verdict) -> None:
+    low, high = verdict.interval
+    print(
+        f"{verdict.right:,} of {verdict.pictures:,} right: {verdict.accuracy:.1%} "
+        f"(95 % interval {low:.1%} to {high:.1%})."
+    )
+    for one in verdict.confusions[:CONFUSIONS_TOLD]:
+        print(f"{one.pictures:7,} × {one.truth} taken for {one.predicted}")

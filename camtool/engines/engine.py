@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
 
@@ -11,7 +11,7 @@ from camtool.images import MAX_PIXELS
 if TYPE_CHECKING:
     from camtool.explanation import Explanation
     from camtool.images.read import ImageSource
-    from camtool.targets import Choice
+    from camtool.targets import Choice, Target
 
 Shape: TypeAlias = tuple[int, int]
 J = TypeVar("J", bound="Job")
@@ -43,13 +43,14 @@ class Job:
     Attributes:
         number: Its place in the run.
         source: The picture, as for `CamModel.explain`.
-        target: The class to explain, by index or label; None for the run's own choice.
+        target: The class to explain, or several, as for `CamModel.explain`; None for the run's own
+            choice. Those of one run are of one number.
         shape: The input shape that an earlier run found, if that run finished the picture.
     """
 
     number: int
     source: ImageSource
-    target: int | str | None = None
+    target: Target | Sequence[Target] | None = None
     shape: Shape | None = None
 
 

@@ -41,17 +41,19 @@ class Picture(Job):
 
     Attributes:
         source: The file.
-        target: The class that a list asks for, by index or label; None if it asks for none.
         key: Its name in the run: the path relative to the source, "/" between folders; unique.
         name: What its files in the results are called, without their endings; unique.
         state: Of the file before it was read, as from `state_of`.
+        listed: The class that a list names, by index or label; None if it names none.
+        truth: The class that it is known to show.
     """
 
     source: Path
-    target: str | None = None
     key: str = ""
     name: str = ""
     state: tuple[int, ...] = ()
+    listed: str | None = None
+    truth: int | None = None
 
 
 @dataclass
@@ -72,7 +74,8 @@ class Source:
 
     def add(self, path: Path, key: str, target: str | None = None) -> None:
         """Put a picture at the end."""
-        self.pictures.append(Picture(len(self.pictures), path, target, key=key))
+        number = len(self.pictures)
+        self.pictures.append(Picture(number, path, target, key=key, listed=target))
 
 
 def discover(source: str, exclude: Path | None = None, recursive: bool = True) -> Source:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias, TypedDict, get_args, get_type_hints
@@ -18,11 +19,12 @@ from camtool.regions.measure import entropy
 
 
 class Row(TypedDict):
-    """One class of one picture in the results; the box, its share and the target may be missing.
+    """One class of one picture in the results; what may be None is unknown, or not there.
 
     The box is in pixels of the picture, its right and lower end excluded; logit, peak and residual
     are in logits, all others without a unit. Residual, exact, method and steps are those of
-    `Explanation`.
+    `Explanation`. The rank is the place among the classes explained; that of
+    the truth, where it is not among the best asked for, its place among all.
     """
 
     path: str
@@ -45,6 +47,9 @@ class Row(TypedDict):
     exact: bool
     method: str
     steps: int
+    truth: str | None
+    predicted: str
+    right: bool | None
 
 
 COLUMNS: dict[str, type] = {
@@ -77,6 +82,8 @@ class Explained:
         maps: float32, in logits, in base64.
         files: Written for it, by name relative to the results, with their bytes.
         milliseconds: Work that it took.
+        predicted: Index of the class with the greatest logit.
+        truth: Index of the class that the picture is known to show.
     """
 
     key: str
@@ -90,6 +97,8 @@ class Explained:
     maps: str
     files: dict[str, int]
     milliseconds: float
+    predicted: int
+    truth: int | None = None
 
     def heatmaps(self) -> NDArray[np.float32]:
         """The maps [K,h,w], in logits, at feature resolution."""
@@ -123,22 +132,46 @@ def from_record(record: dict[str, Any]) -> Entry:
     return Explained(**{**record, "state": tuple(record["state"])})
 
 
+def predicted_by(explanation: Explanation) -> int:
+    """Index of the class with the greatest logit; of equals the one that was explained first."""
+    logits = explanation.all_logits
+    first = int(explanation.indices[0])
+    return first if logits[first] == logits.max() else int(logits.argmax())
+
+
 def rows_of(
-    picture: Picture, explanation: Explanation, threshold: float, rule: Rule = "max"
+    picture: Picture,
+    explanation: Explanation,
+    labels: Sequence[str],
+    threshold: float,
+    rule: Rule = "max",
 ) -> list[Row]:
-    """A row for each class explained, best first."""
+    """A row for each class explained, best first; none for a contrast.
+
+    Args:
+        picture: What was explained.
+        explanation: What was found.
+        labels: Of all classes.
+        threshold: Of the box, as for `Explanation.components`.
+        rule: What the threshold is a share of.
+    """
+    predicted, truth = predicted_by(explanation), picture.truth
     spread = entropy(explanation.maps)
     width, height = explanation.geometry.size
     rows: list[Row] = []
     for k, label in enumerate(explanation.labels):
+        if explanation.versus[k]:
+            continue
+        index = int(explanation.indices[k])
+        beside = picture.target is not None and index == truth
         largest = next(iter(explanation.components(k, threshold, rule)), None)
         x0, y0, x1, y1 = largest.box if largest else (None,) * 4
         rows.append(
             {
                 "path": picture.key,
-                "rank": k + 1,
+                "rank": explanation.rank(k) if beside else k + 1,
                 "label": label,
-                "index": int(explanation.indices[k]),
+                "index": index,
                 "probability": explanation.probability(k),
                 "logit": float(explanation.logits[k]),
                 "x0": x0,
@@ -150,11 +183,14 @@ def rows_of(
                 "entropy": float(spread[k]),
                 "width": width,
                 "height": height,
-                "target": picture.target,
+                "target": picture.listed,
                 "residual": float(explanation.residual[k]),
                 "exact": explanation.exact,
                 "method": explanation.method,
                 "steps": explanation.steps,
+                "truth": None if truth is None else labels[truth],
+                "predicted": labels[predicted],
+                "right": None if truth is None else truth == predicted,
             }
         )
     return rows
@@ -164,11 +200,14 @@ def finished_shape(picture: Picture, entry: Entry, root: Path) -> Shape | None:
     """The input shape of a picture that needs no more work; None if it has to be done (again).
 
     It does where it failed, was changed since or meanwhile, lacks a file or a part of one, is
-    called otherwise now, or is asked for another class.
+    called otherwise now, or is said to show another class.
     """
     if isinstance(entry, Unexplained) or entry.changed or entry.name != picture.name:
         return None
-    if entry.rows[0]["target"] != picture.target or entry.state != state_of(picture.source):
+    listed = entry.rows[0]["target"]
+    if (listed, entry.truth) != (picture.listed, picture.truth):
+        return None
+    if entry.state != state_of(picture.source):
         return None
     for name, size in entry.files.items():
         try:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from camtool.folder.discovery import Picture
-from camtool.folder.entry import box_of
+from camtool.folder.entry import Explained, box_of
 from camtool.folder.names import thumbnail_of
 from camtool.folder.results import Entries, explained, failures
 
@@ -17,7 +19,11 @@ if TYPE_CHECKING:
 
 
 def write_page(
-    output: Path, pictures: Sequence[Picture], entries: Entries, meta: Mapping[str, str]
+    output: Path,
+    pictures: Sequence[Picture],
+    entries: Entries,
+    labels: Sequence[str],
+    meta: Mapping[str, str],
 ) -> None:
     """Write the report.
 
@@ -25,6 +31,7 @@ def write_page(
         output: Folder of the results.
         pictures: Of the run, in its order.
         entries: Of the journal.
+        labels: Of all classes.
         meta: What to say of the run.
 
     Raises:
@@ -32,17 +39,23 @@ def write_page(
     """
     from camtool.report import write_report
 
-    write_report(output, _rows(output, pictures, entries), meta, failures(entries))
+    write_report(output, _rows(output, pictures, entries, labels), meta, failures(entries))
 
 
-def _rows(output: Path, pictures: Sequence[Picture], entries: Entries) -> Iterator[ReportRow]:
+def _rows(
+    output: Path, pictures: Sequence[Picture], entries: Entries, labels: Sequence[str]
+) -> Iterator[ReportRow]:
     from camtool.report import ReportRow
+
+    def named(index: int | None) -> tuple[int, str] | None:
+        return None if index is None else (index, labels[index])
 
     for number, entry in explained(entries):
         picture = pictures[number]
         overlays = [name for name in entry.files if name.startswith(f"{entry.name}.overlay-")]
+        shown = []
         for k, (row, heat) in enumerate(zip(entry.rows, entry.heatmaps(), strict=True)):
-            yield ReportRow(
+            one = ReportRow(
                 path=picture.key,
                 label=row["label"],
                 index=row["index"],
@@ -61,9 +74,36 @@ def _rows(output: Path, pictures: Sequence[Picture], entries: Entries) -> Iterat
                 region=(entry.region[0], entry.region[1], entry.region[2], entry.region[3]),
                 picture=os.path.relpath(picture.source, output),
                 overlay=overlays[0] if overlays else "",
-                target=picture.target or "",
+                target=picture.listed or "",
+                truth=named(entry.truth),
+                predicted=named(entry.predicted),
             )
+            shown.append(one)
+            yield one
+        yield from _contrast(entry, shown)
+
+
+def _contrast(entry: Explained, rows: Sequence[ReportRow]) -> Iterator[ReportRow]:
+    """Prediction rather than truth, where both were explained and differ."""
+    by_class = {row.index: row for row in rows}
+    one = by_class.get(entry.predicted)
+    other = None if entry.truth is None else by_class.get(entry.truth)
+    if one is None or other is None or one is other:
+        return
+    heat = one.map - other.map
+    yield replace(
+        one,
+        versus=other.truth,
+        map=heat,
+        logit=one.logit - other.logit,
+        peak=float(heat.max()),
+        probability=math.nan,
+        share=math.nan,
+        entropy=math.nan,
+        box=None,
+        rank=len(rows),
+    )
 
 
 def _or_nan(value: float | None) -> float:
-    return float("nan") if value is None else value
+    return math.nan if value is None else value

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from camtool import __version__
+from camtool.choices import TruthSource
 from camtool.engines import ENGINES
 from camtool.engines.engine import Request, Shape, never
 from camtool.engines.settings import model_settings
@@ -27,6 +28,7 @@ from camtool.folder.journal import Journal
 from camtool.folder.names import output_names
 from camtool.folder.page import write_page
 from camtool.folder.results import Entries
+from camtool.folder.truth import Verdict, verdict_of, with_truth
 from camtool.folder.work import Fatal, Noted, WriteFiles
 from camtool.folder.workspace import claimed, remove_strays
 from camtool.images import MAX_PIXELS, display_name
@@ -47,6 +49,7 @@ class Plan:
         views: Files for each picture.
         targets: Classes by index or label, for every picture; empty for the `topk` best.
         topk: How many, where no class is named.
+        truth: Where it comes from what pictures are known to show; see `with_truth`.
         batch_size: Most pictures to a forward pass.
         workers: Threads of each kind; None for as many as there are cores.
         formats: Of the results: parquet, csv, jsonl.
@@ -62,6 +65,7 @@ class Plan:
     views: Views
     targets: tuple[str, ...] = ()
     topk: int = 1
+    truth: TruthSource = "auto"
     batch_size: int = 8
     workers: int | None = None
     formats: tuple[str, ...] = ("csv",)
@@ -89,6 +93,7 @@ class Plan:
             "source": str(Path(self.source).absolute()),
             "targets": list(self.targets),
             "topk": self.topk,
+            "truth": self.truth,
             "batch_size": self.batch_size,
             "recursive": self.recursive,
             "max_pixels": self.max_pixels,
@@ -116,6 +121,7 @@ class Summary:
         skipped: Files that are no pictures.
         own: Files that camtool made, which are not explained again.
         stopped: Why the run ended early; "" if it did not.
+        verdict: How often the network was right, where the truth is known.
     """
 
     total: int = 0
@@ -127,6 +133,7 @@ class Summary:
     skipped: int = 0
     own: int = 0
     stopped: str = ""
+    verdict: Verdict | None = None
 
     @property
     def rate(self) -> float:
@@ -160,17 +167,19 @@ class FolderRun:
             stopping: Asked before each chunk whether to begin no more.
 
         Raises:
-            SourceError: There are no pictures.
+            SourceError: There are no pictures, or no folders that name their classes where these
+                are asked for.
             RunError: The folder of the results belongs to another run, or can't be made.
             TargetError: A target matches no class, or several.
         """
         request, output = self.plan.request(self.model), self.plan.output
         source = discover(self.plan.source, output, self.plan.recursive)
-        pictures = _named(source.pictures, output)
+        pictures = _named(self._judged(source.pictures), output)
         self.summary = Summary(len(pictures), skipped=source.skipped, own=source.own)
         settings = self.plan.settings(self.model)
         with claimed(output, settings, pictures, self.plan.overwrite) as journal:
-            work = WriteFiles.into(output, self.plan.views, self.plan.report, source.root)
+            labels, views = self.model.labels, self.plan.views
+            work = WriteFiles.into(output, views, self.plan.report, labels, source.root)
             try:
                 self._explain(pictures, request, work, journal, stopping)
                 for write in self._results(pictures, journal):
@@ -181,6 +190,11 @@ class FolderRun:
             except OSError as error:
                 self._stop(f"{display_name(output)}: {error.strerror or error}")
         return self.summary
+
+    def _judged(self, pictures: Sequence[Picture]) -> list[Picture]:
+        """The pictures with what they are known to show."""
+        classes = 0 if self.plan.targets else min(self.plan.topk, len(self.model.labels))
+        return with_truth(pictures, self.model, self.plan.truth, classes, self.warn)
 
     def _explain(
         self,
@@ -239,8 +253,11 @@ class FolderRun:
         yield partial(results.write_timings, output / "timings.csv", entries)
         if self.plan.coco:
             yield partial(results.write_coco, output / "coco.json", entries, self.model.labels)
+        found = (entry for _, entry in results.explained(entries))
+        self.summary.verdict = verdict_of(found, self.model.labels)
         if self.plan.report and self.summary.done:
-            yield partial(write_page, output, pictures, entries, self._meta())
+            labels = self.model.labels
+            yield partial(write_page, output, pictures, entries, labels, self._meta())
         record = json.dumps(self._record(), indent=1).encode()
         yield partial(write_atomically, output / "run.json", record)
 

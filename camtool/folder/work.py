@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import errno
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -15,8 +16,9 @@ from camtool.engines.engine import Failed
 from camtool.engines.steps import milliseconds_since, one_line
 from camtool.files import write_atomically
 from camtool.folder.discovery import Picture, identity, is_directory, state_of
-from camtool.folder.entry import Entry, Explained, Unexplained, rows_of
+from camtool.folder.entry import Entry, Explained, Unexplained, predicted_by, rows_of
 from camtool.folder.names import HIDDEN, thumbnail_of
+from camtool.folder.truth import beside_truth
 from camtool.folder.workspace import remove, remove_strays
 from camtool.images import display_name, encode
 from camtool.opencv import cv2
@@ -50,6 +52,7 @@ class WriteFiles:
         output: Folder of the results, claimed.
         views: Which files.
         thumbnails: Whether the report needs one of each picture.
+        labels: Of all classes.
         source: Folder that the pictures lie in.
         folders: What tells the output's hidden folder, and the source's, from others that took
             their place.
@@ -58,17 +61,22 @@ class WriteFiles:
     output: Path
     views: Views
     thumbnails: bool
+    labels: Sequence[str]
     source: Path
     folders: tuple[object, object]
 
     @classmethod
-    def into(cls, output: Path, views: Views, thumbnails: bool, source: Path) -> WriteFiles:
+    def into(
+        cls, output: Path, views: Views, thumbnails: bool, labels: Sequence[str], source: Path
+    ) -> WriteFiles:
         """For the output and the source that are there now."""
         folders = identity(output / HIDDEN), identity(source)
-        return cls(output, views, thumbnails, source, folders)
+        return cls(output, views, thumbnails, labels, source, folders)
 
     def finish(self, picture: Picture, explanation: Explanation, milliseconds: float) -> Noted:
         """Write the files of a picture; where that fails, none of them is left."""
+        if picture.truth is not None and picture.target is not None:
+            explanation = beside_truth(explanation, picture.truth)
         gone = Fatal(f"{display_name(self.output)}: is gone")
         if self._is_gone():
             return gone
@@ -118,7 +126,9 @@ class WriteFiles:
         if self.thumbnails:
             write_atomically(self.output / thumbnail_of(picture.name), _thumbnail(explanation))
         files = self._files(picture, explanation)
-        rows = rows_of(picture, explanation, self.views.threshold, self.views.rule)
+        views = self.views
+        rows = rows_of(picture, explanation, self.labels, views.threshold, views.rule)
+        maps = explanation.maps[: len(rows)]
         return Explained(
             key=picture.key,
             name=picture.name,
@@ -127,10 +137,12 @@ class WriteFiles:
             input=list(explanation.geometry.input),
             region=list(explanation.geometry.region),
             rows=rows,
-            shape=list(explanation.maps.shape),
-            maps=base64.b64encode(explanation.maps.tobytes()).decode(),
+            shape=list(maps.shape),
+            maps=base64.b64encode(maps.tobytes()).decode(),
             files={path.relative_to(self.output).as_posix(): path.stat().st_size for path in files},
             milliseconds=round(milliseconds + milliseconds_since(start), 3),
+            predicted=predicted_by(explanation),
+            truth=picture.truth,
         )
 
 

@@ -125,7 +125,7 @@ def resolve_target(target: int | str, labels: Sequence[str]) -> int:
             return target
         # Python writes no number of more than some thousand digits.
         target = str(target) if abs(target) < 10**MAX_SHOWN else "9" * (MAX_SHOWN + 1)
-    wanted, names = _normal(target), [_normal(label) for label in labels]
+    wanted, names = plain(target), [plain(label) for label in labels]
     told = target if len(target) <= MAX_SHOWN else target[:MAX_SHOWN] + "…"
     if re.fullmatch(r"-?\d+", target.strip()) and wanted not in names:
         index = int(wanted) if len(wanted) <= MAX_SHOWN and "-" not in target else -1
@@ -144,6 +144,20 @@ def resolve_target(target: int | str, labels: Sequence[str]) -> int:
     raise TargetError(f"no class is called {told!r}; the nearest are {listed}")
 
 
+def classes_by_name(labels: Sequence[str], synsets: Sequence[str] = ()) -> dict[str, int]:
+    """Classes by what a folder of their pictures may be called, as `plain` writes it.
+
+    That is a whole label, one of its synonyms, or a synset; what several classes are called is
+    left out.
+    """
+    named: dict[str, set[int]] = {}
+    for index, label in enumerate(labels):
+        for name in (label, *label.split(", ")):
+            named.setdefault(plain(name), set()).add(index)
+    found = {name: next(iter(classes)) for name, classes in named.items() if len(classes) == 1}
+    return found | {synset: index for index, synset in enumerate(synsets)}
+
+
 def _matches(wanted: str, names: list[str]) -> list[list[int]]:
     """Classes that match whole, by a synonym, and by whole words, in this order."""
     whole = [i for i, name in enumerate(names) if name == wanted]
@@ -154,5 +168,6 @@ def _matches(wanted: str, names: list[str]) -> list[list[int]]:
     return [whole, synonym, [i for i in parts if words and words.search(names[i])]]
 
 
-def _normal(label: str) -> str:
+def plain(label: str) -> str:
+    """A label without what matters to no one: case, and what parts its words."""
     return " ".join(label.lower().replace("_", " ").replace("-", " ").split())

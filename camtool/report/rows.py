@@ -49,8 +49,11 @@ class ReportRow:
         region: (x0, y0, x1, y1) in picture pixels that the map covers; None for the whole picture.
         picture: file of the picture itself for the large view, or "".
         overlay: file of the written overlay, or "".
-        target: label that the list of pictures asked for, or "".
+        target: what the list of pictures calls it, or "".
         residual: what map and bias leave of the logit; NaN if unknown.
+        truth: number and label of the class that the picture is known to show, if it is known.
+        predicted: number and label of the class with the greatest logit; None for this row's.
+        versus: number and label of the class that this row's is contrasted with, if it is.
     """
 
     path: str
@@ -72,6 +75,9 @@ class ReportRow:
     overlay: str = ""
     target: str = ""
     residual: float = math.nan
+    truth: tuple[int, str] | None = None
+    predicted: tuple[int, str] | None = None
+    versus: tuple[int, str] | None = None
 
 
 def file_url(path: str) -> str:
