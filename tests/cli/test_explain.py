@@ -103,6 +103,8 @@ def test_json_is_one_document_of_the_designs_shape(explain, here: Path) -> None:
         "method",
         "activation",
         "head",
+        "layer",
+        "steps",
     }
     assert document["model"]["classes"] == 5
     assert len(document["model"]["sha256"]) == 64

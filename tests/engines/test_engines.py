@@ -94,7 +94,7 @@ def finish(pickled):
 def test_another_process_writes_a_pictures_files(source, tiny, tmp_path):
     output = tmp_path / "out"
     (output / ".camtool").mkdir(parents=True)
-    work = WriteFiles.into(output, Views(("overlay", "npz"), Look()), True, source)
+    work = WriteFiles.into(output, Views(("overlay", "npz"), Look()), True, (), source)
     path = source / "0000.jpg"
     explanation = camtool.load(tiny, device="cpu").explain(path)
     pickled = pickle.dumps((work, Picture(5, path, name="0000.jpg"), explanation))

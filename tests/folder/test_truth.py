@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from camtool.folder.truth import beside_truth, wilson, with_truth
 from camtool.targets import Ranked
 
 LABELS = ("ape", "bee", "wild cat, cat", "crane", "crane")
-MODEL = SimpleNamespace(
+MODEL: Any = SimpleNamespace(
     labels=LABELS, network=SimpleNamespace(synsets=("n0", "n1", "n2", "n3", "n4"))
 )
 CLASSES = ("ape", "bee", "cat", "dog", "elk")
@@ -51,7 +52,8 @@ def test_folders_are_the_truth_where_most_are_called_like_a_class(tmp_path, fold
 
 
 def test_truth_can_be_forced_and_switched_off(tmp_path):
-    source, told = tree(tmp_path, "ape/1", "x/2", "y/3", "loose"), []
+    source = tree(tmp_path, "ape/1", "x/2", "y/3", "loose")
+    told: list[str] = []
     assert truths(source, "auto") == [None] * 4
     assert truths(source, "folder", told.append) == [0, None, None, None]
     assert told[0].startswith("1 sub-folders name classes, 2 do not (x, y)")
