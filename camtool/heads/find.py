@@ -94,6 +94,8 @@ def _watched(module: nn.Module, inputs: Tensor) -> Seen:
     with torch.no_grad(), names.listening(module), watch:
         try:
             output = module(inputs)
+        except HeadError:
+            raise
         except Exception as error:
             # The network's own code may raise anything on an input that it was not made for.
             height, width = inputs.shape[2:]

@@ -268,6 +268,6 @@ def logits_of(output: Any) -> Tensor:
         return logits
     keys = f" of {', '.join(map(repr, output))}" if isinstance(output, dict) else ""
     raise HeadError(
-        f"the network returns {type(output).__name__}{keys}, where no logits were found; a module "
-        "around it can give them alone"
+        f"the network returns {type(output).__name__}{keys}, where no logits were found; name "
+        "them: --logits, or output="
     )

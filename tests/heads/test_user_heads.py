@@ -132,7 +132,7 @@ REFUSED = {
     "no tensor": (lambda s, f: "cat", "returns str"),
     "several by names": (
         lambda s, f: dict.fromkeys(("kind", "age"), s.fc(f.mean((2, 3)))),
-        "returns dict of 'kind', 'age', where no logits were found; a module around it",
+        "returns dict of 'kind', 'age', where no logits were found; name them",
     ),
 }
 
