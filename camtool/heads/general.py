@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
@@ -39,14 +40,12 @@ class TailHead(Head):
             normalizations are held; "tokens", "positional" or "nonlinear" elsewhere.
         cut: Where the feature maps are.
         whole: The part before the cut can't be run on shapes alone, and is run anew.
-        steps: Those that a random input took.
         shapes: What `Tail` found on shapes alone, kept from one forward pass to the next.
     """
 
     kind: str = "nonlinear"
     cut: Cut | None = None
     whole: bool = False
-    steps: Steps = ONE_STEP
     shapes: Shapes = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
@@ -96,7 +95,19 @@ class TailHead(Head):
             ends = _ends([cut for cut in cuts if cut.name.count(".") <= depth])
             if len(ends) >= count:
                 break
-        return [cls.at(cut, seen) for cut in ends[:count]]
+        heads = list(islice(cls._proved_of(ends, seen), count))
+        if not heads:
+            raise HeadError("none of the network's feature maps says where its logits come from")
+        return heads
+
+    @classmethod
+    def _proved_of(cls, ends: Sequence[Sequence[Cut]], seen: Seen) -> Iterator[TailHead]:
+        """The head behind the first of each group that is a cut: a class token may follow others."""
+        for group in ends:
+            for cut in group[:MOST_TRIED]:
+                with suppress(HeadError):
+                    yield cls.at(cut, seen)
+                    break
 
     @classmethod
     def at(cls, cut: Cut, seen: Seen) -> TailHead:
@@ -201,14 +212,14 @@ _NAMES = {
 }
 
 
-def _ends(cuts: Sequence[Cut]) -> list[Cut]:
-    """The last cut of each shape; a convolution that only widens the last maps is left out."""
-    ends: dict[tuple[Any, ...], Cut] = {}
+def _ends(cuts: Sequence[Cut]) -> list[list[Cut]]:
+    """The cuts of each shape, the last first; those that only widen the last maps are left out."""
+    ends: dict[tuple[Any, ...], list[Cut]] = {}
     for cut in cuts:
-        ends.setdefault((cut.grid, cut.channels), cut)
+        ends.setdefault((cut.grid, cut.channels), []).append(cut)
     last = list(ends.values())
-    if len(last) > 1 and last[0].grid == last[1].grid and last[0].channels > last[1].channels:
-        return last[1:]
+    if len(last) > 1 and last[0][0].grid == last[1][0].grid:
+        return last[1:] if last[0][0].channels > last[1][0].channels else last
     return last
 
 
