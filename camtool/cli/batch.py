@@ -182,10 +182,6 @@ def _tell(summary: Summary, plan: Plan) -> None:
 
 
 def _tell_verdict(verdict: Verdict) -> None:
-    low, high = verdict.interval
-    print(
-        f"{verdict.right:,} of {verdict.pictures:,} right: {verdict.accuracy:.1%} "
-        f"(95 % interval {low:.1%} to {high:.1%})."
-    )
+    print(f"Right: {verdict}.")
     for one in verdict.confusions[:CONFUSIONS_TOLD]:
         print(f"{one.pictures:7,} × {one.truth} taken for {one.predicted}")

@@ -276,6 +276,7 @@ class FolderRun:
             "Method": f"{self.model.method}, at {self.model.layer}",
             "Fit": self.model.fit,
             "Box threshold": _threshold(self.plan.views),
+            **({"Right": str(self.summary.verdict)} if self.summary.verdict else {}),
         }
 
     def _record(self) -> dict[str, Any]:

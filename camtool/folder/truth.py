@@ -167,6 +167,13 @@ class Verdict:
     interval: tuple[float, float]
     confusions: tuple[Confusion, ...]
 
+    def __str__(self) -> str:
+        low, high = self.interval
+        return (
+            f"{self.right:,} of {self.pictures:,}, {self.accuracy:.1%} "
+            f"(95% interval {low:.1%} to {high:.1%})"
+        )
+
 
 def verdict_of(entries: Iterable[Explained], labels: Sequence[str]) -> Verdict | None:
     """The verdict on a run; None where no truth is known.

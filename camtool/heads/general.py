@@ -102,7 +102,7 @@ class TailHead(Head):
 
     @classmethod
     def _proved_of(cls, ends: Sequence[Sequence[Cut]], seen: Seen) -> Iterator[TailHead]:
-        """The head behind the first of each group that is a cut: a class token may follow others."""
+        """The head behind the first of each group that is a cut: class tokens may follow."""
         for group in ends:
             for cut in group[:MOST_TRIED]:
                 with suppress(HeadError):

@@ -19,6 +19,7 @@ from camtool.report.schema import ClassSummary, Deviator, Region
 
 GRID = 16
 ODD = 12
+TYPICAL = 6
 
 Floats = npt.NDArray[np.float64]
 
@@ -93,6 +94,7 @@ class _Sums:
     share: Floats = field(default_factory=lambda: np.zeros((GRID, GRID)))
     unit: Floats = field(default_factory=lambda: np.zeros((GRID, GRID)))
     odd: list[tuple[float, int]] = field(default_factory=list)
+    typical: list[tuple[float, int]] = field(default_factory=list)
 
 
 class ClassAggregator:
@@ -132,13 +134,18 @@ class ClassAggregator:
         return sums.share / max(sums.pictures - sums.silent, 1)
 
     def summary(self, key: int) -> ClassSummary:
-        """Figures of class ``key``; its odd pictures have the numbers that `compare` was given.
+        """Figures of class ``key``; its pictures have the numbers that `compare` was given.
+
+        No picture is typical and odd: of a small class the nearer half is the typical one. How far
+        the class lies apart is left for `Suspicions` to say.
 
         Raises:
             KeyError: no picture of that class was added.
         """
         sums, mean = self._sums[key], self.mean(key)
         seen = sums.pictures - sums.silent
+        typical = sorted((-negative, -number) for negative, number in sums.typical)[: seen // 2]
+        odd = sorted(sums.odd)[::-1][: seen - len(typical)]
         return ClassSummary(
             position=key,
             pictures=sums.pictures,
@@ -148,21 +155,26 @@ class ClassAggregator:
             agreement=_mean_pairwise_cosine(sums.unit, seen),
             border=sums.border / max(seen, 1),
             chance=sums.border_chance / max(seen, 1),
-            odd=[Deviator(-negative, value) for value, negative in sorted(sums.odd)[::-1]],
+            typical=[Deviator(number, value) for value, number in typical],
+            odd=[Deviator(-negative, value) for value, negative in odd],
+            apart=None,
+            flags=[],
         )
 
     def compare(self, key: int, picture: int, found: Evidence) -> None:
-        """Keep picture number ``picture`` if it is among the ODD of its class that deviate most.
+        """Keep picture number ``picture`` if it deviates enough, or little enough.
 
-        Of equals the earlier is kept.
+        That is among the ODD of its class that deviate most, or the TYPICAL that deviate least; of
+        equals the earlier is kept.
         """
         deviation = self.deviation(key, found)
         if deviation is None:
             return
-        odd = self._sums[key].odd
-        heapq.heappush(odd, (deviation, -picture))
-        if len(odd) > ODD:
-            heapq.heappop(odd)
+        sums = self._sums[key]
+        for heap, value, most in ((sums.odd, deviation, ODD), (sums.typical, -deviation, TYPICAL)):
+            heapq.heappush(heap, (value, -picture))
+            if len(heap) > most:
+                heapq.heappop(heap)
 
     def deviation(self, key: int, found: Evidence) -> float | None:
         """How far a picture that was added lies from the mean of the *other* pictures of its class.

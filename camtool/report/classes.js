@@ -1,12 +1,13 @@
 /* The page for the whole folder: where the network looks for each class. */
 
-const EVERY_CLASS = -1, GRID = 16;
+const EVERY_CLASS = -1, GRID = 16, UNIT = { width: 1, height: 1 };
 
 const CLASS_SORTS = {
   pictures: ["Pictures", (row) => row.pictures, true],
   agreement: ["Same place", (row) => row.agreement, true],
   border: ["Peak at the border", (row) => row.border - row.chance, true],
   area: ["Smallest area", (row) => row.area, false],
+  apart: ["Apart from the others", (row) => row.apart, true],
   label: ["Label", (row) => row.label, false],
 };
 
@@ -26,11 +27,25 @@ class Classes {
     Object.assign(this, { pictures, settings, viewer, filter, list: [] });
     this.every = classes.filter((row) => row.position === EVERY_CLASS);
     this.single = classes.filter((row) => row.position !== EVERY_CLASS);
+    byId("flagged").textContent = this.warning();
     this.grid = new VirtualGrid(byId("class-list"), {
-      shape: (width) => (width > 900 ? { minWidth: 860, height: 202 } : { minWidth: 320, height: 384 }),
+      shape: (width) => (width > 900 ? { minWidth: 860, height: 202 } : { minWidth: 292, height: 544 }),
       gap: 14, render: (index) => this.row(this.list[index]),
       empty: "No class matches.",
     });
+  }
+
+  /* The flagged classes, in words. */
+  warning() {
+    const flagged = this.single.filter((row) => row.flags.length);
+    const told = flagged.slice(0, 5).map((row) => {
+      const { where, share, others, by_chance: chance } = row.flags[0];
+      return `${row.label} (${where}: ${percent(share, 0)} of its evidence, `
+        + `${percent(others, 0)} of the others'; p ${chance < 0.01 ? "< 0.01" : `= ${decimal(chance)}`})`;
+    });
+    if (!told.length) return "";
+    const more = flagged.length > told.length ? ", …" : "";
+    return `⚑ Look at ${told.join(", ")}${more}: a mark in the pictures?`;
   }
 
   update({ text, sort, reverse }) {
@@ -48,8 +63,10 @@ class Classes {
     paint(canvas, { width: GRID, height: GRID, values }, this.settings.colors.opaque, 160);
     canvas.setAttribute("role", "img");
     canvas.setAttribute("aria-label", `Mean map of ${row.label}`);
-    mean.append(canvas);
-    node.append(mean, this.about(row), this.odd(row));
+    mean.append(canvas, ...row.flags.map(({ area: place }) => area("mark", place, UNIT)));
+    node.classList.toggle("flagged", row.flags.length > 0);
+    node.append(mean, this.about(row), this.strip("Most typical", row.typical),
+      this.strip("Furthest from this mean", row.odd));
     return node;
   }
 
@@ -61,8 +78,9 @@ class Classes {
     title.append(button);
     const silent = row.silent ? `, ${count(row.silent)} without evidence` : "";
     node.append(title, element("p", "n", plural(row.pictures, "picture") + silent),
-      stat("Evidence area", "Part of the picture over which the mean evidence spreads: "
-        + "exp(entropy) of the mean map", percent(row.area, 0), row.area),
+      row.flags.length ? this.flag(row.flags[0]) : stat("Evidence area",
+        "Part of the picture over which the mean evidence spreads: exp(entropy) of the mean map",
+        percent(row.area, 0), row.area),
       stat("Same place", "Mean cosine similarity of two pictures' maps: 100% means that the "
         + "evidence is always in the same place", percent(row.agreement, 0), row.agreement),
       stat("Peak at border", "Pictures whose peak touches the edge of the map; the mark shows "
@@ -71,11 +89,19 @@ class Classes {
     return node;
   }
 
-  odd(row) {
+  flag({ where, share, others }) {
+    const node = stat(`⚑ Evidence: ${where}`, "Part of this class's evidence that lies there; the "
+      + `mark shows that of the other classes (${percent(others, 0)})`,
+    percent(share, 0), share, others);
+    node.classList.add("suspicious");
+    return node;
+  }
+
+  strip(title, deviators) {
     const node = element("div", "odd"), strip = element("div", "strip");
-    const list = row.odd.map(({ place }) => this.pictures[place]);
-    node.append(element("p", "", list.length ? "Furthest from this mean" : ""));
-    row.odd.forEach(({ deviation }, at) => strip.append(this.thumb(list, at, deviation)));
+    const list = deviators.map(({ place }) => this.pictures[place]);
+    node.append(element("p", "", list.length ? title : ""));
+    deviators.forEach(({ deviation }, at) => strip.append(this.thumb(list, at, deviation)));
     node.append(strip);
     return node;
   }

@@ -9,10 +9,20 @@ function reader(records, kind) {
   return (values) => Object.fromEntries(fields.map(([name, read], i) => [name, read(values[i])]));
 }
 
-/* Adds to a picture its classes' names, the class that it counts under and the text to search. */
+/* Adds to a picture its classes' names, the class that it counts under, that of the truth, their
+   contrast, whether it is wrong, and the text to search. */
 function namePicture(picture, labels) {
-  picture.classes.forEach((row) => Object.assign(row, labels[row.position]));
-  picture.top = picture.classes.find((row) => row.rank === 0) || picture.classes[0];
+  picture.classes.forEach((row) => {
+    Object.assign(row, labels[row.position]);
+    if (row.versus !== null) row.label += ` rather than ${labels[row.versus].label}`;
+  });
+  const { classes, truth, predicted } = picture;
+  picture.top = classes.find((row) => row.rank === 0) || classes[0];
+  picture.actual = classes.find((row) => row.position === truth && row.versus === null);
+  picture.contrast = classes.find((row) => row.versus !== null);
+  picture.wrong = truth !== null && truth !== predicted;
+  picture.predictedLabel = labels[predicted].label;
+  picture.truthLabel = truth === null ? "" : labels[truth].label;
   picture.text = [picture.path, ...picture.classes.map((row) => row.label)].join("\n").toLowerCase();
 }
 
@@ -34,6 +44,9 @@ function plural(value, noun) {
 
 const TABS = ["pictures", "classes", "failed", "run"];
 
+/* What the address keeps, besides the tab: values of fields, and boxes that are ticked. */
+const FIELDS = ["search", "label", "show", "sort", "sort-classes", "fade"], TICKS = ["against", "boxes"];
+
 class Report {
   constructor(data) {
     const { colors, pictures, classes, labels } = data;
@@ -41,10 +54,14 @@ class Report {
     this.settings = { colors: palettes(colors.map(decodeBytes)), against: false };
     pictures.forEach((picture) => namePicture(picture, labels));
     classes.forEach((row) => nameClass(row, labels));
+    this.judged = pictures.some((picture) => picture.truth !== null);
+    document.body.classList.toggle("judged", this.judged);
     this.viewer = new Viewer(this.settings, (list, at) => {
       if (list === this.grid.list) this.grid.activate(at);
+      this.remember();
     });
-    this.grid = new Pictures(pictures, this.settings, this.viewer);
+    this.viewer.dialog.addEventListener("close", () => this.remember());
+    this.grid = new Pictures(pictures, this.settings, this.viewer, this.judged);
     this.classes = new Classes(
       classes, pictures, this.settings, this.viewer, (position) => this.showClass(position));
     this.reversed = { pictures: false, classes: false };
@@ -54,7 +71,55 @@ class Report {
     this.wireTools();
     this.wireKeys();
     this.setTheme(storedTheme());
-    this.show("pictures");
+    this.first = Object.fromEntries(FIELDS.map((id) => [id, byId(id).value]));
+    window.addEventListener("hashchange", () => this.recall());
+    this.recall();
+  }
+
+  /* Keeps the view in the address, so that it can be sent; what is as in the beginning is left out.
+     A little later, for browsers refuse an address that changes all the time. */
+  remember() {
+    clearTimeout(this.remembering);
+    this.remembering = setTimeout(() => {
+      const view = new URLSearchParams();
+      if (this.tab !== "pictures") view.set("tab", this.tab);
+      FIELDS.filter((id) => byId(id).value !== this.first[id])
+        .forEach((id) => view.set(id, byId(id).value));
+      TICKS.filter((id) => byId(id).checked !== byId(id).defaultChecked)
+        .forEach((id) => view.set(id, byId(id).checked ? "on" : "off"));
+      if (this.reversed[this.tab]) view.set("reverse", "on");
+      if (this.viewer.dialog.open) view.set("open", this.pictures.indexOf(this.viewer.picture));
+      history.replaceState(null, "", `#${view}`);
+    }, 200);
+  }
+
+  /* Shows the view that the address tells. */
+  recall() {
+    const view = new URLSearchParams(location.hash.slice(1));
+    FIELDS.forEach((id) => {
+      const field = byId(id), value = view.get(id) ?? this.first[id];
+      if (!field.options || [...field.options].some((option) => option.value === value)) {
+        field.value = value;
+      }
+    });
+    TICKS.forEach((id) => {
+      byId(id).checked = view.has(id) ? view.get(id) === "on" : byId(id).defaultChecked;
+      byId(id).dispatchEvent(new Event("change"));
+    });
+    this.setFade(Number(byId("fade").value));
+    const tab = TABS.includes(view.get("tab")) ? view.get("tab") : "pictures";
+    this.reversed[tab] = view.get("reverse") === "on";
+    this.show(tab);
+    this.openAgain(this.pictures[view.get("open") ?? -1]);
+  }
+
+  openAgain(picture) {
+    if (!picture) {
+      this.viewer.dialog.close();
+      return;
+    }
+    const at = this.grid.list.indexOf(picture);
+    this.viewer.open(at < 0 ? [picture] : this.grid.list, Math.max(at, 0));
   }
 
   fillHeader() {
@@ -63,6 +128,7 @@ class Report {
     const failures = failed.length ? ` · ${count(failed.length)} failed` : "";
     byId("summary").textContent = `${folder ? `${folder[1]} · ` : ""}`
       + `${plural(total, "picture")}${failures}`;
+    byId("verdict").textContent = meta.Right ? `Right: ${meta.Right}` : "";
     const counts = { pictures: total, classes: Math.max(0, classes.length - 1), failed: failed.length };
     Object.entries(counts).forEach(([tab, n]) => {
       byId(`tab-${tab}`).append(element("span", "n", count(n)));
@@ -87,10 +153,27 @@ class Report {
     const name = (row) => (seen.get(row.label) > 1
       ? `${row.label} #${this.data.labels[row.position].number}` : row.label);
     const labels = sorted(single, (row) => row.pictures, true);
-    fillSelect("label", [["", "All labels"],
-      ...labels.map((row) => [row.position, `${name(row)} (${count(row.pictures)})`])]);
+    const predicted = labels.map((row) => [`p${row.position}`, `${name(row)} (${count(row.pictures)})`]);
+    fillSelect("label", [["", "All labels"], ...this.judged
+      ? [["Predicted", predicted], ["Truth", this.truths()]] : predicted]);
+    fillSelect("show", [["", "Right and wrong"], ["wrong", "Wrong only"], ["right", "Right only"],
+      ["Taken for another", this.data.confusions.map(({ truth, predicted: other, number }) => [
+        `${truth}>${other}`, `${this.labelAt(truth)} → ${this.labelAt(other)} (${count(number)})`])]]);
     fillSelect("sort", Object.entries(SORTS).map(([key, [text]]) => [key, text]));
     fillSelect("sort-classes", Object.entries(CLASS_SORTS).map(([key, [text]]) => [key, text]));
+  }
+
+  labelAt(position) {
+    return this.data.labels[position].label;
+  }
+
+  /* The classes that listed pictures are known to show, the most frequent first. */
+  truths() {
+    const found = new Map();
+    this.pictures.filter(({ truth }) => truth !== null)
+      .forEach(({ truth }) => found.set(truth, (found.get(truth) || 0) + 1));
+    return sorted([...found], ([, number]) => number, true)
+      .map(([position, number]) => [`t${position}`, `${this.labelAt(position)} (${count(number)})`]);
   }
 
   fillFailed() {
@@ -112,7 +195,7 @@ class Report {
 
   wireTools() {
     byId("search").addEventListener("input", () => this.update());
-    ["label", "sort", "sort-classes"].forEach((id) => {
+    ["label", "show", "sort", "sort-classes"].forEach((id) => {
       byId(id).addEventListener("change", () => this.update());
     });
     byId("more").addEventListener("click", (event) => {
@@ -131,9 +214,11 @@ class Report {
       this.drawLegend();
       this.grid.grid.refresh();
       this.classes.grid.refresh();
+      this.remember();
     });
     byId("boxes").addEventListener("change", (event) => {
       document.documentElement.dataset.boxes = event.target.checked ? "on" : "off";
+      this.remember();
     });
     byId("theme").addEventListener("click", () => {
       this.setTheme(document.documentElement.dataset.theme === "dark" ? "light" : "dark", true);
@@ -193,6 +278,7 @@ class Report {
     ["fade", "viewer-fade"].forEach((id) => { byId(id).value = fade; });
     byId("fade-value").textContent = `${fade}%`;
     document.documentElement.style.setProperty("--map", fade / 100);
+    this.remember();
   }
 
   setTheme(theme, store = false) {
@@ -210,6 +296,7 @@ class Report {
     const tools = document.querySelector(".tools");
     tools.hidden = tab === "failed" || tab === "run";
     tools.querySelectorAll(".for-pictures").forEach((node) => { node.hidden = tab !== "pictures"; });
+    if (!this.judged) byId("show").parentNode.hidden = true;
     tools.querySelectorAll(".for-classes").forEach((node) => { node.hidden = tab !== "classes"; });
     this.update();
   }
@@ -218,12 +305,13 @@ class Report {
     const text = byId("search").value, reverse = this.reversed[this.tab];
     byId("direction").setAttribute("aria-pressed", Boolean(reverse));
     if (this.tab === "pictures") {
-      const position = byId("label").value, sort = byId("sort").value;
-      this.grid.update({ text, position, sort, reverse });
+      const [label, show, sort] = ["label", "show", "sort"].map((id) => byId(id).value);
+      this.grid.update({ text, label, show, sort, reverse });
       this.tell();
     } else if (this.tab === "classes") {
       this.classes.update({ text, sort: byId("sort-classes").value, reverse });
     }
+    this.remember();
   }
 
   tell() {
@@ -234,7 +322,8 @@ class Report {
   }
 
   showClass(position) {
-    byId("label").value = position === EVERY_CLASS ? "" : position;
+    byId("label").value = position === EVERY_CLASS ? "" : `p${position}`;
+    byId("show").value = "";
     byId("search").value = "";
     this.show("pictures");
     this.focusView();
@@ -245,12 +334,18 @@ class Report {
   }
 }
 
+/* options: value and text of each; or the name of a group, and its options. */
 function fillSelect(id, options) {
-  byId(id).replaceChildren(...options.map(([value, text]) => {
-    const option = element("option", "", text);
-    option.value = value;
-    return option;
-  }));
+  byId(id).replaceChildren(...options.map(choice));
+}
+
+function choice([value, text]) {
+  const group = Array.isArray(text), node = element(group ? "optgroup" : "option", "", group ? "" : text);
+  if (group) {
+    node.label = value;
+    node.append(...text.map(choice));
+  } else node.value = value;
+  return node;
 }
 
 /* A page on disk may have no storage; then the theme is the system's each time. */

@@ -74,5 +74,6 @@ function paint(canvas, map, colors, side, signed = false) {
 }
 
 function paintEvidence(canvas, row, side, { colors, against }) {
-  paint(canvas, decodeMap(row), against ? colors.signed : colors.positive, side, against);
+  const signed = against || row.versus !== null; // a contrast has two sides
+  paint(canvas, decodeMap(row), signed ? colors.signed : colors.positive, side, signed);
 }

@@ -11,7 +11,8 @@ import base64
 import hashlib
 import pickle
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from itertools import groupby
@@ -22,12 +23,24 @@ from typing import IO
 from camtool.files import replacing
 from camtool.report.aggregate import ClassAggregator, Evidence, evidence
 from camtool.report.rows import ReportRow, json_text, to_class_map, to_picture
-from camtool.report.schema import RECORDS, ClassSummary, Deviator, Failure, Label, Page, Picture
+from camtool.report.schema import (
+    RECORDS,
+    ClassSummary,
+    Confusion,
+    Deviator,
+    Failure,
+    Label,
+    Page,
+    Picture,
+)
+from camtool.report.suspicion import Suspicions
 from camtool.views.colormaps import POSITIVE_DEFAULT, SIGNED_DEFAULT, table
 from camtool.views.text import display_text
 
 SCRIPTS = ("maps.js", "grid.js", "viewer.js", "pictures.js", "classes.js", "main.js")
 EVERY_CLASS = -1
+CONFUSIONS = 200
+"""Most pairs of classes to filter by."""
 
 
 def write_report(
@@ -74,20 +87,41 @@ class _Folder:
     positions: dict[tuple[int, str], int] = field(default_factory=dict)
     classes: ClassAggregator = field(default_factory=ClassAggregator)
 
-    def position(self, row: ReportRow) -> int:
-        return self.positions.setdefault((row.index, row.label), len(self.positions))
+    suspicions: Suspicions = field(default_factory=Suspicions)
+    confusions: Counter[tuple[int, int]] = field(default_factory=Counter)
+
+    def position(self, named: tuple[int, str]) -> int:
+        """Place of a class, by number and label, in the list of classes."""
+        return self.positions.setdefault(named, len(self.positions))
+
+    def picture(self, rows: Sequence[ReportRow]) -> Picture:
+        """The record of one picture."""
+        classes = [
+            to_class_map(
+                row,
+                self.position((row.index, row.label)),
+                None if row.versus is None else self.position(row.versus),
+            )
+            for row in rows
+        ]
+        first = rows[0]
+        truth = None if first.truth is None else self.position(first.truth)
+        predicted = self.position(first.predicted or (first.index, first.label))
+        return to_picture(first, classes, truth, predicted)
 
 
 def _spool(rows: Iterable[ReportRow], spool: IO[bytes]) -> _Folder:
     folder = _Folder()
     for _, group in groupby(rows, key=lambda row: (row.path, row.thumb)):
-        first, *others = group
-        classes = [to_class_map(row, folder.position(row)) for row in (first, *others)]
-        picture = to_picture(first, classes)
+        picture = folder.picture(list(group))
         pickle.dump(picture, spool)
         folder.pictures += 1
         for key, found in _predicted(picture):
             folder.classes.update(key, found)
+            if key != EVERY_CLASS and found.grid is not None:
+                folder.suspicions.update(key, found.grid)
+        if picture.truth is not None and picture.truth != picture.predicted:
+            folder.confusions[picture.truth, picture.predicted] += 1
     return folder
 
 
@@ -115,7 +149,8 @@ def _choose(folder: _Folder, limit: int) -> dict[int, int]:
     stride = max(1, -(-folder.pictures // limit))
     chosen = set(range(0, folder.pictures, stride))
     for key in folder.classes:
-        chosen.update(picture for picture, _ in folder.classes.summary(key).odd)
+        summary = folder.classes.summary(key)
+        chosen.update(picture for picture, _ in (*summary.typical, *summary.odd))
     return {picture: place for place, picture in enumerate(sorted(chosen))}
 
 
@@ -131,7 +166,10 @@ def _page(
         meta={name: display_text(str(value)) for name, value in meta.items()},
         total=folder.pictures,
         labels=[Label(number, display_text(label)) for number, label in folder.positions],
-        classes=[_summary(folder, key, shown) for key in folder.classes],
+        classes=_summaries(folder, shown),
+        confusions=[
+            Confusion(*pair, number) for pair, number in folder.confusions.most_common(CONFUSIONS)
+        ],
         colors=[table(name) for name in (POSITIVE_DEFAULT, SIGNED_DEFAULT)],
         failed=[],
         pictures=[],
@@ -153,10 +191,22 @@ def _array(records: Iterable[object]) -> Iterator[str]:
     yield "]" if separator != "[" else "[]"
 
 
-def _summary(folder: _Folder, key: int, shown: Mapping[int, int]) -> ClassSummary:
-    summary = folder.classes.summary(key)
-    odd = [Deviator(shown[picture], deviation) for picture, deviation in summary.odd]
-    return summary._replace(odd=odd)
+def _summaries(folder: _Folder, shown: Mapping[int, int]) -> list[ClassSummary]:
+    flags = folder.suspicions.flags()
+
+    def placed(deviators: Iterable[Deviator]) -> list[Deviator]:
+        return [Deviator(shown[picture], deviation) for picture, deviation in deviators]
+
+    def told(key: int) -> ClassSummary:
+        summary, (apart, flag) = folder.classes.summary(key), flags.get(key, (None, None))
+        return summary._replace(
+            typical=placed(summary.typical),
+            odd=placed(summary.odd),
+            apart=apart,
+            flags=[flag] if flag else [],
+        )
+
+    return [told(key) for key in folder.classes]
 
 
 def _skeleton(data: str) -> str:

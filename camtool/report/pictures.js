@@ -26,12 +26,33 @@ function pathLine(path) {
   return line;
 }
 
+/* label: "p1" for those predicted as class 1, "t1" for those known to show it, "" for all. */
+function labelled(picture, label) {
+  const position = label.startsWith("t") ? picture.truth : picture.top.position;
+  return label === "" || position === Number(label.slice(1));
+}
+
+/* show: "wrong", "right", "1>2" for class 1 taken for class 2, or "" for all. */
+function shown(picture, show) {
+  if (show === "wrong") return picture.wrong;
+  if (show === "right") return picture.truth !== null && !picture.wrong;
+  return show === "" || show === `${picture.truth}>${picture.predicted}`;
+}
+
+/* What is known to be in a picture, in words; "" where nothing is. */
+function truthOf(picture) {
+  if (picture.truth === null) return "";
+  return picture.wrong ? `is ${picture.truthLabel}` : "right";
+}
+
 class Pictures {
-  constructor(pictures, settings, viewer) {
+  /* judged: whether the truth of some is known. */
+  constructor(pictures, settings, viewer, judged) {
     Object.assign(this, { pictures, settings, viewer, list: pictures });
     this.scroller = byId("grid");
     this.grid = new VirtualGrid(this.scroller, {
-      shape: () => ({ minWidth: 216, height: 262 }), gap: 16, render: (index) => this.card(index),
+      shape: () => (judged ? { minWidth: 252, height: 284 } : { minWidth: 216, height: 262 }),
+      gap: 16, render: (index) => this.card(index),
       empty: "No picture matches. Press Esc in the search field to see all.",
     });
     this.scroller.addEventListener("keydown", (event) => this.key(event));
@@ -39,12 +60,13 @@ class Pictures {
     this.scroller.addEventListener("focus", () => this.grid.active < 0 && this.activate(0));
   }
 
-  /* query: {text, position (of a class, or ""), sort, reverse} */
-  update({ text, position, sort, reverse }) {
+  /* query: {text, label ("p1", "t1" or "": predicted, or known to show), show (see `shown`), sort,
+     reverse} */
+  update({ text, label, show, sort, reverse }) {
     const [, value, descending] = SORTS[sort];
     const needle = text.trim().toLowerCase();
     const found = this.pictures.filter((picture) => picture.text.includes(needle)
-      && (position === "" || picture.top.position === Number(position)));
+      && labelled(picture, label) && shown(picture, show));
     this.list = sorted(found, value, descending !== reverse);
     this.sort = sort;
     this.grid.active = -1;
@@ -56,20 +78,46 @@ class Pictures {
   card(index) {
     const picture = this.list[index], row = picture.top;
     const card = element("div", "card"), mat = element("div", "mat"), text = element("div", "text");
-    const frame = element("div", "frame"), line = element("div", "line");
-    fillFrame(frame, picture, row, [this.grid.width - 2, 190], SMALL_MAP, this.settings);
-    mat.append(frame);
+    const line = element("div", "line"), truth = truthOf(picture);
+    this.fillMat(mat, picture, this.grid.width - 2);
     line.append(element("span", "name", row.label), element("span", "value", this.figure(row)));
-    text.append(line, pathLine(picture.path), bar(row.probability));
+    text.append(line, ...truth ? [element("div", picture.wrong ? "truth wrong" : "truth", truth)] : [],
+      pathLine(picture.path), bar(row.probability));
     card.append(mat, text);
-    card.title = `${row.label}\n${picture.path}`;
+    card.title = [row.label, truth, picture.path].filter(Boolean).join("\n");
     card.id = `picture-${index}`;
     card.setAttribute("role", "option");
     card.setAttribute("aria-selected", index === this.grid.active);
     card.setAttribute("aria-setsize", this.list.length);
     card.setAttribute("aria-posinset", index + 1);
-    card.setAttribute("aria-label", `${row.label}, ${percent(row.probability)}, ${picture.path}`);
+    card.setAttribute("aria-label", [row.label, percent(row.probability), truth, picture.path]
+      .filter(Boolean).join(", "));
     return card;
+  }
+
+  /* One map; of a wrong picture that of the prediction, that of the truth, and their difference. */
+  fillMat(mat, picture, width) {
+    const { top, actual, contrast } = picture;
+    if (!picture.wrong || !actual || !contrast) {
+      mat.append(this.frame(picture, top, [width, 190]));
+      return;
+    }
+    const side = Math.floor((width - 4) * 0.36), parts = [
+      ["prediction", top, [width - 4 - side, 190]], ["truth", actual, [side, 93]],
+      ["difference", contrast, [side, 93]]];
+    mat.classList.add("trio");
+    mat.append(...parts.map(([name, row, space]) => {
+      const part = element("figure");
+      part.append(this.frame(picture, row, space), element("figcaption", "", name));
+      return part;
+    }));
+    mat.lastChild.title = `${contrast.label}: blue speaks for the truth`;
+  }
+
+  frame(picture, row, space) {
+    const frame = element("div", "frame");
+    fillFrame(frame, picture, row, space, SMALL_MAP, this.settings);
+    return frame;
   }
 
   /* The number on a card is the one that the grid is sorted by. */

@@ -135,12 +135,19 @@ def pack_map(heatmap: npt.ArrayLike) -> npt.NDArray[np.int8]:
     return levels.astype(np.int8)
 
 
-def to_class_map(row: ReportRow, position: int) -> ClassMap:
-    """The part of a row that belongs to its class; ``position`` is its place in the class list."""
+def to_class_map(row: ReportRow, position: int, versus: int | None = None) -> ClassMap:
+    """The part of a row that belongs to its class.
+
+    Args:
+        row: One class of one picture.
+        position: Place of its class in the class list.
+        versus: Place of the class that it is contrasted with.
+    """
     levels = pack_map(row.map)
     return ClassMap(
         position=position,
         rank=row.rank,
+        versus=versus,
         probability=row.probability,
         logit=row.logit,
         peak=row.peak,
@@ -155,8 +162,17 @@ def to_class_map(row: ReportRow, position: int) -> ClassMap:
     )
 
 
-def to_picture(row: ReportRow, classes: list[ClassMap]) -> Picture:
-    """The part of a row that the rows of its picture share, with their ``classes``."""
+def to_picture(
+    row: ReportRow, classes: list[ClassMap], truth: int | None, predicted: int
+) -> Picture:
+    """The part of a row that the rows of its picture share.
+
+    Args:
+        row: One of them.
+        classes: What each of them says of its class.
+        truth: Place in the class list of what the picture is known to show.
+        predicted: Place of the class with the greatest logit.
+    """
     return Picture(
         path=display_text(row.path),
         width=row.width,
@@ -165,5 +181,7 @@ def to_picture(row: ReportRow, classes: list[ClassMap]) -> Picture:
         original=file_url(row.picture),
         overlay=file_url(row.overlay),
         target=display_text(row.target),
+        truth=truth,
+        predicted=predicted,
         classes=classes,
     )

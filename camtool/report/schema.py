@@ -21,6 +21,7 @@ class ClassMap(NamedTuple):
 
     position: int  # of the class in `Page.labels`
     rank: int
+    versus: int | None  # position of the class that this one is contrasted with
     probability: float
     logit: float
     peak: float
@@ -44,6 +45,8 @@ class Picture(NamedTuple):
     original: str
     overlay: str
     target: str
+    truth: int | None  # position of the class that it is known to show
+    predicted: int  # position of the class with the greatest logit
     classes: list[ClassMap]
 
 
@@ -61,6 +64,16 @@ class Deviator(NamedTuple):
     deviation: float  # from the mean of the others, in [0, 1]
 
 
+class Flag(NamedTuple):
+    """Why a class is suspicious: a place where its evidence lies, and that of others does not."""
+
+    where: str
+    area: Region  # parts of the picture, in [0, 1]
+    share: float  # of its evidence that lies there, on average
+    others: float  # of that of the other classes
+    by_chance: float  # probability of any class so far apart by luck, in (0, 1]
+
+
 class ClassSummary(NamedTuple):
     """What the maps of one class have in common; silent pictures are counted and in no figure."""
 
@@ -72,7 +85,18 @@ class ClassSummary(NamedTuple):
     agreement: float | None  # mean cosine similarity of two pictures' evidence, None below two
     border: float  # part of the pictures whose peak touches the edge of the map
     chance: float  # what `border` would be if peaks fell anywhere with equal chance
+    typical: list[Deviator]  # smallest deviation first
     odd: list[Deviator]  # largest deviation first
+    apart: float | None  # standard deviations from the other classes, None where not judged
+    flags: list[Flag]  # one, or none
+
+
+class Confusion(NamedTuple):
+    """How many pictures of one class were taken for another; positions in `Page.labels`."""
+
+    truth: int
+    predicted: int
+    number: int
 
 
 class Failure(NamedTuple):
@@ -89,12 +113,13 @@ class Page(NamedTuple):
     total: int  # pictures in the folder; the page may list fewer
     labels: list[Label]
     classes: list[ClassSummary]
+    confusions: list[Confusion]  # the most frequent first
     colors: list[npt.NDArray[np.uint8]]  # positive and signed table, [256, 3]
     failed: list[Failure]
     pictures: list[Picture]
 
 
-KINDS = (ClassMap, Picture, Label, Deviator, ClassSummary, Failure, Page)
+KINDS = (ClassMap, Picture, Label, Deviator, Flag, ClassSummary, Confusion, Failure, Page)
 
 RECORDS = {
     kind.__name__: {

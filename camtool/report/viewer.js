@@ -73,8 +73,9 @@ class Viewer {
   /* list: pictures that previous and next walk through; at: place of the first one shown. */
   open(list, at) {
     Object.assign(this, { list, at });
-    this.dialog.showModal();
+    if (!this.dialog.open) this.dialog.showModal();
     this.draw();
+    this.moved(list, at);
   }
 
   step(by) {
@@ -127,8 +128,11 @@ class Viewer {
     const rows = this.picture.classes;
     byId("chips").replaceChildren(...rows.map((row) => {
       const chip = element("button");
-      chip.append(element("span", "name", row.label));
-      chip.append(element("span", "value", percent(row.probability)), bar(row.probability));
+      const truth = row === this.picture.actual ? " (truth)" : "";
+      chip.append(element("span", "name", row.label + truth));
+      if (row.versus === null) {
+        chip.append(element("span", "value", percent(row.probability)), bar(row.probability));
+      }
       chip.setAttribute("aria-pressed", row === this.row);
       chip.addEventListener("click", () => {
         this.choose(row);
@@ -139,16 +143,21 @@ class Viewer {
   }
 
   drawNumbers() {
-    const { picture, row } = this;
+    const { picture, row } = this, contrast = row.versus !== null;
     const box = row.box && row.box.map((edge) => Math.round(edge)).join(", ");
     const numbers = [
-      ["Logit", decimal(row.logit)], ["Peak of the map", `${decimal(row.peak)} logits`],
-      ["Evidence in the box", percent(row.share)], ["Entropy of the map", decimal(row.entropy)],
-      ["Missing of the logit", logits(row.residual)],
-      ["Box", box || "none"], ["Size", `${picture.width} × ${picture.height}`],
-      ["Class number", String(row.number)],
+      [contrast ? "Difference of logits" : "Logit", decimal(row.logit)],
+      ["Peak of the map", `${decimal(row.peak)} logits`],
+      ["Missing of it", logits(row.residual)],
+      ...contrast ? [] : [
+        ["Evidence in the box", percent(row.share)], ["Entropy of the map", decimal(row.entropy)],
+        ["Box", box || "none"], ["Class number", String(row.number)]],
+      ["Size", `${picture.width} × ${picture.height}`],
     ];
-    if (picture.target) numbers.unshift(["Asked for", picture.target]);
+    if (picture.target) numbers.unshift(["Listed as", picture.target]);
+    if (picture.truth !== null) {
+      numbers.unshift(["Truth", picture.truthLabel], ["Prediction", picture.predictedLabel]);
+    }
     byId("numbers").replaceChildren(
       ...numbers.flatMap(([name, value]) => [element("dt", "", name), element("dd", "", value)]));
   }

@@ -159,7 +159,7 @@ def test_a_folder_sorted_by_class(sorted_folder, batch, tmp_path, model):
     assert record["interval"] == pytest.approx(wilson(right, 16))
     assert sum(one["pictures"] for one in record["confusions"]) == 16 - right
     first = record["confusions"][0]
-    assert f"{right} of 16 right: {right / 16:.1%} (95 % interval" in told.output
+    assert f"Right: {right} of 16, {right / 16:.1%} (95% interval" in told.output
     assert f"{first['pictures']} × {first['truth']} taken for {first['predicted']}" in told.output
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from camtool.report.aggregate import GRID, ODD, ClassAggregator, evidence, overlap
+from camtool.report.aggregate import GRID, ODD, TYPICAL, ClassAggregator, evidence, overlap
 
 finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
 maps = hnp.arrays(
@@ -146,11 +146,15 @@ def test_an_unknown_class_is_an_error():
 
 @settings(max_examples=30)
 @given(st.lists(st.sampled_from([spot(0, 0), spot(0, 1), spot(4, 4), -spot(1, 1)]), max_size=30))
-def test_the_odd_pictures_are_those_that_deviate_most(heatmaps):
+def test_the_pictures_that_deviate_most_and_least(heatmaps):
     aggregator = aggregate([spot(0, 0), *heatmaps])
     found = [(i, aggregator.deviation(3, seen(heatmap))) for i, heatmap in enumerate(heatmaps)]
     known = [(i, deviation) for i, deviation in found if deviation is not None]
     order = sorted(known, key=lambda pair: -pair[1])
     for i, heatmap in enumerate(heatmaps):
         aggregator.compare(3, i, seen(heatmap))
-    assert aggregator.summary(3).odd == order[:ODD]
+    summary = aggregator.summary(3)
+    speaking = summary.pictures - summary.silent
+    near = min(TYPICAL, speaking // 2)
+    assert summary.typical == sorted(known, key=lambda pair: pair[1])[:near]
+    assert summary.odd == order[: min(ODD, speaking - len(summary.typical))]

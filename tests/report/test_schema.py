@@ -11,7 +11,7 @@ from camtool.report.page import SCRIPTS
 from camtool.report.schema import KINDS, RECORDS, ClassMap, ClassSummary, Label, Picture
 
 CODE = "\n".join(files("camtool.report").joinpath(name).read_text("utf-8") for name in SCRIPTS)
-ADDED = {"top", "text"}
+ADDED = {"top", "text", "actual", "contrast", "wrong", "truthLabel", "predictedLabel"}
 """What the scripts add to a picture; to a class they add what its label says."""
 
 
