@@ -71,7 +71,7 @@ class Report {
     this.wireTools();
     this.wireKeys();
     this.setTheme(storedTheme());
-    this.first = Object.fromEntries(FIELDS.map((id) => [id, byId(id).value]));
+    this.first = new Map(FIELDS.map((id) => [id, byId(id).value]));
     window.addEventListener("hashchange", () => this.recall());
     this.recall();
   }
@@ -83,7 +83,7 @@ class Report {
     this.remembering = setTimeout(() => {
       const view = new URLSearchParams();
       if (this.tab !== "pictures") view.set("tab", this.tab);
-      FIELDS.filter((id) => byId(id).value !== this.first[id])
+      FIELDS.filter((id) => byId(id).value !== this.first.get(id))
         .forEach((id) => view.set(id, byId(id).value));
       TICKS.filter((id) => byId(id).checked !== byId(id).defaultChecked)
         .forEach((id) => view.set(id, byId(id).checked ? "on" : "off"));
@@ -97,7 +97,7 @@ class Report {
   recall() {
     const view = new URLSearchParams(location.hash.slice(1));
     FIELDS.forEach((id) => {
-      const field = byId(id), value = view.get(id) ?? this.first[id];
+      const field = byId(id), value = view.get(id) ?? this.first.get(id);
       if (!field.options || [...field.options].some((option) => option.value === value)) {
         field.value = value;
       }

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
-from itertools import combinations
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -18,10 +17,8 @@ from camtool.report.schema import KINDS
 if not os.environ.get("CI"):
     pytest.importorskip("selenium", reason="the browser tests need selenium")
 
-from selenium import webdriver
-from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.support.ui import Select, WebDriverWait
+from selenium.webdriver.support.ui import Select
 
 pytestmark = pytest.mark.browser
 
@@ -34,12 +31,6 @@ HOSTILE = [
     "bytes\udcff\udcfe.png",
     "&lt;b&gt;.png",
 ]
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --window-size=1280,900"
-)
-
-
 # Notes which fields of each record are read; a kind of record is known by its fields.
 WATCH = """
 const fromEntries = Object.fromEntries;
@@ -54,26 +45,6 @@ Object.fromEntries = (entries) => {
   return new Proxy(record, { get });
 };
 """
-
-
-def _program(*names):
-    """Path of a program; where tests run for the record its absence is a failure, no skip."""
-    missing = pytest.fail if os.environ.get("CI") else pytest.skip
-    found = next(filter(None, map(shutil.which, names)), None)
-    return found or missing(f"none of {', '.join(names)} is on the path")
-
-
-@pytest.fixture(scope="session")
-def browser(tmp_path_factory):
-    options = webdriver.ChromeOptions()
-    options.binary_location = _program("chromium", "chromium-browser", "google-chrome")
-    for flag in (*FLAGS.split(), f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = _program("chromedriver")
-    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    yield browser
-    browser.quit()
 
 
 def _thumbnail(folder):
@@ -111,83 +82,43 @@ def small(tmp_path_factory, row, spot):
 
 
 @pytest.fixture(scope="module")
+def judged(tmp_path_factory, row, spot):
+    """20 cats and 20 dogs, all right, the dogs' evidence below right; 6 cats taken for dogs."""
+    folder = tmp_path_factory.mktemp("judged")
+    _thumbnail(folder)
+    cat, dog = (0, "cat"), (1, "dog")
+    marked = [spot(0.95, 0.95, noise=i) for i in range(26)]
+    rows = [
+        row(f"cats/{i}.png", map=spot(0.5, 0.5, noise=i), truth=cat, predicted=cat)
+        for i in range(20)
+    ]
+    rows += [
+        row(f"dogs/{i}.png", label="dog", index=1, map=marked[i], truth=dog, predicted=dog)
+        for i in range(20)
+    ]
+    pair = {"versus": cat, "rank": 2, "probability": float("nan"), "logit": 1.25, "box": None}
+    for i in range(6):
+        taken = row(f"wrong/{i}.png", label="dog", index=1, truth=cat, predicted=dog, target="cat")
+        one, other = marked[20 + i], spot(0.5, 0.5, noise=i)
+        rows += [
+            replace(taken, map=one),
+            replace(taken, map=other, label="cat", index=0, rank=1, probability=0.05, logit=6.25),
+            replace(taken, map=one - other, **pair),
+        ]
+    meta = {"Source": "photos", "Right": "40 of 46, 87.0% (95% interval 74.3% to 93.9%)"}
+    return write_report(folder, rows, meta, [("broken.png", "is empty")])
+
+
+@pytest.fixture(scope="module")
 def large(tmp_path_factory, row):
     folder = tmp_path_factory.mktemp("large")
     _thumbnail(folder)
     return write_report(folder, (row(f"{i:05d}.png") for i in range(10_000)), {})
 
 
-class Page:
-    """A report in the browser; `close` checks what must hold for every page."""
-
-    def __init__(self, browser, path):
-        self.browser = browser
-        browser.get("about:blank")
-        for log in ("browser", "performance"):
-            browser.get_log(log)
-        browser.get(path.as_uri())
-        self.wait(lambda: self.cards())
-
-    def wait(self, condition):
-        WebDriverWait(self.browser, 10, 0.05).until(lambda _: condition())
-
-    def js(self, script, *arguments):
-        return self.browser.execute_script(f"return {script}", *arguments)
-
-    def texts(self, selector):
-        return self.js(
-            "[...document.querySelectorAll(arguments[0])].map(e => e.textContent)", selector
-        )
-
-    def text(self, selector):
-        return self.texts(selector)[0]
-
-    def cards(self):
-        """Paths of the cards in the document, in the order of the grid."""
-        script = """[...document.querySelectorAll('.card')]
-            .sort((a, b) => a.dataset.index - b.dataset.index)
-            .map(e => e.querySelector('.path').textContent)"""
-        return self.js(script)
-
-    def settle(self):
-        """Wait until the page has painted: grids fill when the browser lays them out."""
-        self.browser.execute_async_script(
-            "requestAnimationFrame(() => requestAnimationFrame(arguments[0]))"
-        )
-
-    def click(self, selector):
-        self.browser.find_element("css selector", selector).click()
-        self.settle()
-
-    def press(self, *keys):
-        ActionChains(self.browser).send_keys(*keys).perform()
-        self.settle()
-
-    def choose(self, select, text):
-        Select(self.browser.find_element("id", select)).select_by_visible_text(text)
-        self.settle()
-
-    def focused(self):
-        return self.js("document.activeElement.id")
-
-    def map_opacity(self):
-        return float(self.js("getComputedStyle(document.querySelector('.card canvas')).opacity"))
-
-    def close(self):
-        assert self.browser.get_log("browser") == []
-        events = [json.loads(e["message"])["message"] for e in self.browser.get_log("performance")]
-        urls = [
-            event["params"]["request"]["url"]
-            for event in events
-            if event["method"] == "Network.requestWillBeSent"
-        ]
-        assert urls
-        assert [url for url in urls if not url.startswith("file:///")] == []
-
-
 @pytest.fixture
-def page(browser, small):
-    page = Page(browser, small)
+def page(open_page, small):
+    page = open_page(small)
     yield page
     page.close()
 
@@ -301,7 +232,7 @@ def test_class_page_shows_the_watermark(page):
         for (let i = 0; i < d.length; i += 4) if (d[i] + d[i + 1] > d[best] + d[best + 1]) best = i;
         return [best / 4 % c.width / c.width, Math.floor(best / 4 / c.width) / c.height]; })()"""
     assert min(page.js(brightest)) > 0.85
-    page.click(".class:nth-child(2) .strip button")
+    page.click(".class:nth-child(2) .odd:last-child .strip button")
     assert page.text("#viewer-path") == "dogs/4.png"
     page.press(Keys.ESCAPE)
     page.click(".class:nth-child(2) h3 button")
@@ -337,17 +268,20 @@ def test_pictures_with_hostile_names_are_found(page):
     page.press(Keys.ESCAPE)
 
 
-def test_every_field_is_read_and_no_other(browser, small):
+def test_every_field_is_read_and_no_other(browser, open_page, judged):
     script = browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": WATCH})
-    page = Page(browser, small)
+    page = open_page(judged)
     browser.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", script)
     for sort in Select(browser.find_element("id", "sort")).options:
         page.choose("sort", sort.text)
-    page.press("/", "dogs/3")
+    page.press("/", "wrong/3")
     page.click(".card")
     page.click("#chips button:nth-child(2)")
     page.press(Keys.ESCAPE, "/", Keys.ESCAPE)
-    for tab in ("classes", "failed", "run"):
+    page.click("#tab-classes")
+    for sort in Select(browser.find_element("id", "sort-classes")).options:
+        page.choose("sort-classes", sort.text)
+    for tab in ("failed", "run"):
         page.click(f"#tab-{tab}")
     reads = {tuple(kind.split(",")): set(names) for kind, names in page.js("reads").items()}
     assert reads == {kind._fields: set(kind._fields) for kind in KINDS}
@@ -368,8 +302,8 @@ def test_dark_and_light(page):
     assert ground() == first
 
 
-def test_ten_thousand_pictures_scroll(browser, large):
-    page = Page(browser, large)
+def test_ten_thousand_pictures_scroll(open_page, large):
+    page = open_page(large)
     assert page.text("#count") == "10,000 pictures"
     nodes = []
     for part in np.linspace(0, 1, 9):
@@ -385,82 +319,49 @@ def test_ten_thousand_pictures_scroll(browser, large):
     page.close()
 
 
-# Name and edges of what a finger aims at: the label of a checkbox, not the checkbox.
-TARGETS = """[...document.querySelectorAll(arguments[0])]
-    .flatMap((root) => [...root.querySelectorAll('button, select, label.check, a, input')])
-    .filter((node) => node.checkVisibility() && node.type !== 'checkbox')
-    .map((node) => {
-        const { left, top, right, bottom } = node.getBoundingClientRect();
-        return [node.id || node.textContent, left, top, right, bottom]; })"""
-
-
 @pytest.fixture(params=[320, 390, 768])
-def touch(request, browser, small):
+def touch(request, emulated, open_page, small):
     """The page on a touch screen, with its width."""
-    size = {"width": request.param, "height": 740, "deviceScaleFactor": 2, "mobile": True}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": True})
-    page = Page(browser, small)
+    emulated(request.param)
+    page = open_page(small)
     yield page, request.param
-    browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": False})
-    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     page.close()
-
-
-def _open_tools(page):
-    if page.js("document.getElementById('more')?.checkVisibility()"):
-        page.click("#more")
-
-
-def _apart(first, second):
-    _, left, top, right, bottom = first
-    _, x0, y0, x1, y1 = second
-    return x0 >= right - 0.5 or x1 <= left + 0.5 or y0 >= bottom - 0.5 or y1 <= top + 0.5
-
-
-def _check_targets(page, selector, width):
-    found = page.js(TARGETS, selector)
-    for name, left, top, right, bottom in found:
-        assert min(right - left, bottom - top) >= 40 - 0.01, name
-        assert -0.01 <= left <= right <= width + 0.01, name
-    assert [(a[0], b[0]) for a, b in combinations(found, 2) if not _apart(a, b)] == []
-    return {name for name, *_ in found}
 
 
 def test_fingers_reach_every_tool(touch):
     page, width = touch
-    _open_tools(page)
-    names = _check_targets(page, ".top, .tools", width)
+    page.open_tools()
+    names = page.check_targets(".top, .tools", width)
     assert names >= {"tab-run", "theme", "search", "label", "sort", "direction", "fade"}
     assert {name.strip() for name in names} >= {"Against", "Boxes"}
     page.click("#tab-classes")
-    assert "sort-classes" in _check_targets(page, ".top, .tools", width)
-    _check_targets(page, ".about", width)
+    assert "sort-classes" in page.check_targets(".top, .tools", width)
+    page.check_targets(".about", width)
     assert page.js("document.querySelectorAll('.strip button').length") > 0
-    sizes = page.js(TARGETS, ".strip")
+    sizes = page.targets(".strip")
     assert all(min(x1 - x0, y1 - y0) >= 40 for _, x0, y0, x1, y1 in sizes)
 
 
 def test_fingers_reach_everything_in_the_large_view(touch):
     page, width = touch
-    _open_tools(page)
+    page.open_tools()
     page.choose("label", "dog (10)")
     page.click(".card")
-    assert {"close", "next", "viewer-fade"} <= _check_targets(page, "dialog", width)
+    assert {"close", "next", "viewer-fade"} <= page.check_targets("dialog", width)
     page.click("#next")
     page.click("#chips button:nth-child(2)")
     assert page.text("#viewer-label") == "cat"
     page.click("#close")
     page.choose("label", f"<b>{HOSTILE[0]} (1)")
     page.click(".card")
-    assert "Picture" in _check_targets(page, "dialog", width)
+    assert "Picture" in page.check_targets("dialog", width)
     page.click("#close")
 
 
 def test_tools_are_wide_enough_to_read_and_to_aim(touch):
     page, width = touch
-    _open_tools(page)
-    edges = {name: (left, right) for name, left, _, right, _ in page.js(TARGETS, ".tools")}
+    page.open_tools()
+    edges = {name: (left, right) for name, left, _, right, _ in page.targets(".tools")}
     wanted = {"label": 100, "sort": 100, "search": 150, "fade": 100}
     for name, least in wanted.items():
         assert edges[name][1] - edges[name][0] >= least, name
@@ -502,3 +403,143 @@ def test_an_empty_folder(browser, tmp_path):
     browser.get(write_report(tmp_path, [], {}).as_uri())
     assert browser.get_log("browser") == []
     assert browser.find_element("css selector", "#grid .empty").is_displayed()
+
+
+# The share of each canvas of a card that is clearly red, and clearly blue.
+SIDES = """[...document.querySelectorAll('.card:first-child canvas')].map((canvas) => {
+    const { width, height } = canvas;
+    const { data } = canvas.getContext('2d').getImageData(0, 0, width, height);
+    let red = 0, blue = 0;
+    for (let i = 0; i < data.length; i += 4) {
+        if (data[i + 3] < 60) continue;
+        red += data[i] > data[i + 2] + 40;
+        blue += data[i + 2] > data[i] + 40;
+    }
+    return [4 * red / data.length, 4 * blue / data.length]; })"""
+
+
+@pytest.fixture
+def verdict(open_page, judged):
+    page = open_page(judged)
+    yield page
+    page.close()
+
+
+def test_accuracy_and_confusions_are_told(verdict):
+    assert verdict.text("#verdict").startswith("Right: 40 of 46, 87.0%")
+    assert verdict.texts("#show option")[3:] == ["cat → dog (6)"]
+    groups = verdict.js("[...document.querySelectorAll('#label optgroup')].map(g => g.label)")
+    assert groups == ["Predicted", "Truth"]
+    assert verdict.texts("#label optgroup:last-child option") == ["cat (26)", "dog (20)"]
+
+
+def test_filters_of_right_and_wrong(verdict):
+    for choice, found in (
+        ("Wrong only", "6 of 46 pictures"),
+        ("Right only", "40 of 46 pictures"),
+        ("cat → dog (6)", "6 of 46 pictures"),
+        ("Right and wrong", "46 pictures"),
+    ):
+        verdict.choose("show", choice)
+        assert verdict.text("#count") == found
+    # Of the cats that were predicted, and of those that are known to be cats, the second.
+    verdict.js("(document.getElementById('label').value = 't0')")
+    verdict.choose("show", "Wrong only")
+    verdict.wait(lambda: len(verdict.cards()) == 6)
+    verdict.choose("show", "Right and wrong")
+    assert verdict.text("#count") == "26 of 46 pictures"
+    verdict.choose("label", "dog (26)")
+    assert verdict.text("#count") == "26 of 46 pictures"
+    assert {path.partition("/")[0] for path in verdict.cards()} <= {"wrong", "dogs"}
+
+
+def test_each_wrong_card_shows_prediction_truth_and_their_difference(verdict):
+    verdict.choose("show", "Right only")
+    assert verdict.js("document.querySelectorAll('.card .trio').length") == 0
+    assert set(verdict.texts(".card .truth")) == {"right"}
+    verdict.choose("show", "Wrong only")
+    assert verdict.js("document.querySelectorAll('.card .trio').length") == 6
+    assert verdict.js("document.querySelectorAll('.card').length") == 6
+    assert set(verdict.texts(".card .truth")) == {"is cat"}
+    assert verdict.texts(".card:first-child figcaption") == ["prediction", "truth", "difference"]
+    assert min(verdict.js(SIDES)[2]) > 0.02, "the prediction's side is red, the truth's blue"
+    verdict.click(".card")
+    assert verdict.texts("#chips .name") == ["dog", "cat (truth)", "dog rather than cat"]
+    verdict.click("#chips button:nth-child(3)")
+    assert verdict.text("#viewer-label") == "dog rather than cat"
+    assert verdict.texts("#numbers dt")[:3] == ["Truth", "Prediction", "Listed as"]
+    assert "1.25" in verdict.texts("#numbers dd")
+    verdict.press(Keys.ESCAPE)
+
+
+def _address(page, *parts):
+    page.wait(lambda: all(part in page.js("location.hash") for part in parts))
+    return page.js("location.hash").removeprefix("#")
+
+
+def test_the_address_keeps_the_view(open_page, verdict, judged):
+    verdict.choose("show", "Wrong only")
+    verdict.choose("sort", "File name")
+    verdict.click("#direction")
+    verdict.press("/", "wrong/", Keys.ENTER, "[", "[")
+    verdict.js("document.getElementById('boxes').click()")
+    verdict.click(".card[data-index='2']")
+    parts = ("show=wrong", "sort=path", "reverse=on", "fade=40", "boxes=off", "search=", "open=")
+    seen = _address(verdict, *parts)
+    assert verdict.text("#viewer-path") == "wrong/3.png"
+    again = open_page(judged, seen)
+    again.wait(lambda: again.js("document.getElementById('viewer').open"))
+    assert again.text("#viewer-path") == "wrong/3.png"
+    again.press(Keys.ESCAPE)
+    assert again.text("#count") == "6 of 46 pictures"
+    again.wait(lambda: again.cards()[:2] == ["wrong/5.png", "wrong/4.png"])
+    assert again.map_opacity() == pytest.approx(0.4)
+    assert again.js("document.getElementById('boxes').checked") is False
+    assert again.js("document.documentElement.dataset.boxes") == "off"
+    again.wait(lambda: "open" not in again.js("location.hash"))
+
+
+def test_an_address_changed_by_hand_is_followed(verdict):
+    verdict.js("(location.hash = 'tab=classes&sort-classes=label')")
+    verdict.wait(lambda: verdict.texts(".class h3") == ["All pictures", "cat", "dog"])
+    verdict.js("(location.hash = 'tab=nothing&show=7>9&label=q&fade=x&open=999')")
+    verdict.wait(lambda: verdict.text("#count") == "46 pictures" and verdict.cards())
+
+
+def test_a_flagged_class_is_told_of(verdict):
+    verdict.click("#tab-classes")
+    assert verdict.texts(".flagged h3") == ["dog"]
+    assert "dog (lower right" in verdict.text("#flagged")
+    mark, mean = (
+        verdict.js(f"document.querySelector('.flagged .{name}').getBoundingClientRect().toJSON()")
+        for name in ("mark", "mean")
+    )
+    assert mark["right"] == pytest.approx(mean["right"], abs=1)
+    assert mark["bottom"] == pytest.approx(mean["bottom"], abs=1)
+    assert verdict.texts(".flagged .odd > p") == ["Most typical", "Furthest from this mean"]
+    near, far = (
+        [float(text) for text in verdict.texts(f".flagged .odd:nth-child({n}) figcaption")]
+        for n in (3, 4)
+    )
+    assert near == sorted(near)
+    assert far == sorted(far, reverse=True)
+    assert near[-1] <= far[-1]
+
+
+@pytest.mark.parametrize("width", [320, 390, 768])
+def test_fingers_reach_the_tools_of_right_and_wrong(emulated, open_page, judged, width):
+    emulated(width)
+    page = open_page(judged, "show=wrong")
+    page.open_tools()
+    assert "show" in page.check_targets(".top, .tools", width)
+    assert page.js("document.getElementById('verdict').checkVisibility()")
+    assert page.js("document.documentElement.scrollWidth") <= width
+    edges = page.js("document.getElementById('show').getBoundingClientRect().toJSON()")
+    assert edges["width"] >= 100
+    page.click(".card")
+    assert {"close", "next"} <= page.check_targets("dialog", width)
+    page.click("#close")
+    page.click("#tab-classes")
+    page.check_targets(".about", width)
+    assert page.js("document.documentElement.scrollWidth") <= width
+    page.close()
