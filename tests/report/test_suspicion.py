@@ -59,7 +59,8 @@ def test_classes_of_ordinary_objects_are_not_flagged(seed):
 def test_a_mark_is_flagged_and_no_other_class(spot, where, classes):
     random = np.random.default_rng(0)
     every = {k: objects(random, 20) for k in range(classes)}
-    every[1] = [0.5 * one + 0.5 * grid(*spot, random, 0.06, noise=0) for one in objects(random, 20)]
+    mark = 0.5 * grid(spot[0], spot[1], random, 0.06, noise=0)
+    every[1] = [0.5 * one + mark for one in objects(random, 20)]
     found = flagged(every)
     assert list(found) == [1]
     assert found[1].where.startswith(where)
