@@ -139,9 +139,20 @@ def resolve_target(target: int | str, labels: Sequence[str]) -> int:
             some = ", ".join(f"{i} {labels[i]!r}" for i in found[:10])
             more = ", …" if len(found) > 10 else ""
             raise TargetError(f"label {told!r} matches {len(found)} classes: {some}{more}")
-    near = difflib.get_close_matches(wanted[:MAX_SHOWN], names, n=5, cutoff=0.0)
-    listed = ", ".join(f"{names.index(name)} {labels[names.index(name)]!r}" for name in near)
+    listed = ", ".join(f"{i} {labels[i]!r}" for i in _near(wanted[:MAX_SHOWN], names))
     raise TargetError(f"no class is called {told!r}; the nearest are {listed}")
+
+
+def _near(wanted: str, names: list[str], most: int = 5) -> list[int]:
+    """Classes one of whose words is spelled like what is wanted, then those with a like name."""
+    words: dict[str, list[int]] = {}
+    for i, name in enumerate(names):
+        for word in re.findall(r"\w+", name):
+            words.setdefault(word, []).append(i)
+    alike = difflib.get_close_matches(wanted, list(words), n=most, cutoff=0.75)
+    whole = difflib.get_close_matches(wanted, names, n=most, cutoff=0.0)
+    found = [i for word in alike for i in words[word]] + [names.index(name) for name in whole]
+    return list(dict.fromkeys(found))[:most]
 
 
 def classes_by_name(labels: Sequence[str], synsets: Sequence[str] = ()) -> dict[str, int]:

@@ -175,3 +175,11 @@ def test_json_written_by_python_comes_back(tmp_path: Path) -> None:
     path = tmp_path / "labels.json"
     path.write_text(json.dumps(["Käse", "猫", "a\\b"]))
     assert read_labels(path, 3) == ("Käse", "猫", "a\\b")
+
+
+def test_labels_with_a_word_spelled_alike_come_first() -> None:
+    labels = ["catamaran", "Persian cat", "cart", "Egyptian cat", "cats, moggies", "chat, bird"]
+    with pytest.raises(TargetError, match="nearest are 1 'Persian cat', 3 'Egyptian cat'"):
+        resolve_target("catt", labels)
+    with pytest.raises(TargetError, match="nearest are 0 'catamaran'"):
+        resolve_target("qqq", labels[:1])
