@@ -24,23 +24,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
 import camtool
 from camtool.evaluate.datasets import Record, match_labels, read_dataset
-from camtool.evaluate.metrics import IOUS, centre_ious, map_ious, to_map
+from camtool.evaluate.metrics import IOUS
 from camtool.images.resample import resample, upsample
 from camtool.methods import class_activation_map
 from camtool.model import CamModel
 from camtool.prepared import Prepared
 from camtool.regions.boxes import FloatMap
+from localization import Floats, centred, draws, gain, ious_of, max_box_acc
 
-Floats = npt.NDArray[np.float64]
-THRESHOLDS = np.arange(200) / 200
+GAPNET = Path(__file__).parents[1] / "weights" / "gapnet-1.safetensors"
 BATCH = 8
-REPLICATES = 500
 SHIFTS = (-0.5, -0.25, 0.0, 0.25, 0.5)
 INSETS = (0.0, 0.25, 0.5, 0.75)
 UNIT = (0.0, 0.0, 1.0, 1.0)
@@ -105,20 +103,15 @@ class Scores:
 
     def add(self, heatmap: FloatMap, record: Record, right: bool = False) -> None:
         """Add a picture's map, and whether the first guess is its label."""
-        boxes = to_map(record.boxes, record.size, heatmap.shape)
-        raised = heatmap if self.from_zero else heatmap - heatmap.min()
-        largest, every = map_ious(raised, boxes, THRESHOLDS)
+        largest, every = ious_of(heatmap, record, self.from_zero)
         self.largest.append(largest)
         self.every.append(every)
         self.right.append(right)
 
     def figures(self, weights: Floats) -> tuple[Floats, Floats]:
         """MaxBoxAcc and MaxBoxAccV2 [R] in percent, for weights [R, N] of the pictures."""
-
-        def best(ious: list[Floats], least: float) -> Floats:
-            return np.asarray(100 * (weights @ (np.array(ious) >= least)).max(axis=1))
-
-        return best(self.largest, 0.5), np.mean([best(self.every, iou) for iou in IOUS], axis=0)
+        every = [max_box_acc(self.every, weights, iou) for iou in IOUS]
+        return max_box_acc(self.largest, weights), np.mean(every, axis=0)
 
 
 def same_size(pool: nn.MaxPool2d | nn.AvgPool2d) -> nn.Module:
@@ -297,25 +290,12 @@ def costs(models: Models, records: Sequence[Record], rounds: int) -> dict[str, f
     return {name: sum(medians[v] for v in views) / medians[View()] for name, views in WAYS.items()}
 
 
-def draws(count: int) -> Floats:
-    """Weights [R + 1, N] of the pictures: all alike first, then R bootstrap samples."""
-    random = np.random.default_rng(0)
-    samples = random.multinomial(count, np.full(count, 1 / count), REPLICATES)
-    return np.concatenate([np.ones((1, count)), samples]) / count
-
-
-def gain(values: Floats, plain: Floats) -> str:
-    difference = values - plain
-    low, high = np.percentile(difference[1:], (2.5, 97.5))
-    return f"{difference[0]:+.1f} ({low:+.1f} to {high:+.1f})"
-
-
 def baselines(records: Sequence[Record]) -> dict[str, Scores]:
     """What one box in the middle of every picture gets, at its best size, and the whole picture."""
-    centred = [centre_ious(record.boxes, record.size) for record in records]
-    whole = [ious[-1:] for ious in centred]
+    centre = list(centred(records))
+    whole = [ious[-1:] for ious in centre]
     return {
-        "(centre box)": Scores(largest=centred, every=centred),
+        "(centre box)": Scores(largest=centre, every=centre),
         "(whole image)": Scores(largest=whole, every=whole),
     }
 
@@ -356,7 +336,7 @@ def print_placements(placements: dict[Placement, Scores]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("data", type=Path, help="folder of Tiny ImageNet")
-    parser.add_argument("--model", default="gapnet")
+    parser.add_argument("--model", default=str(GAPNET))
     parser.add_argument("--weights", type=Path)
     parser.add_argument("--limit", type=int, default=1000, help="pictures, evenly spaced")
     parser.add_argument("--rounds", type=int, default=15, help="timed forward passes of each way")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -27,7 +28,7 @@ def replacing(path: Path, mode: Literal["w", "wb"] = "w") -> Iterator[IO[Any]]:
     try:
         stream = _created(part, mode)
     except FileNotFoundError:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folders(path.parent)
         stream = _created(part, mode)
     try:
         with stream:
@@ -36,6 +37,17 @@ def replacing(path: Path, mode: Literal["w", "wb"] = "w") -> Iterator[IO[Any]]:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+def make_folders(path: Path) -> None:
+    """Make a folder and those above it, however many; pathlib calls itself once for each.
+
+    Raises:
+        OSError: One can't be made.
+    """
+    missing = takewhile(lambda folder: not folder.exists(), path.parents)
+    for folder in [*reversed([*missing]), path]:
+        folder.mkdir(exist_ok=True)
 
 
 def _created(path: Path, mode: Literal["w", "wb"]) -> IO[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from torch import nn
@@ -11,7 +12,8 @@ from torch import nn
 from camtool.choices import Activation, Exactness, Fit
 from camtool.heads import find_head
 from camtool.model import CamModel
-from camtool.networks import Preprocessing, before_download, load_network
+from camtool.networks import Network, Preprocessing, before_download, load_network
+from camtool.networks.modules import answering
 
 if TYPE_CHECKING:
     from camtool.networks.load import Labels
@@ -34,6 +36,7 @@ def load(
     activation: Activation = "auto",
     layer: str | None = None,
     steps: int | None = None,
+    output: int | str | None = None,
     offline: bool = False,
 ) -> CamModel:
     """Load a network and find the head that its class activation maps come from.
@@ -44,7 +47,8 @@ def load(
             "hf/NAME", the path of a checkpoint, or a module, which is left as it is.
         weights: None for the published default, a published entry's name ("IMAGENET1K_V1"),
             "random", or a checkpoint (.pth, .pt, .safetensors).
-        labels: One for each class, or a file: one a line, or JSON.
+        labels: One for each class, or a file: one a line, or JSON. For a single logit also two, of
+            which the second is its own.
         device: "auto" takes CUDA, then MPS, then the CPU; a module stays where it is.
         dtype: Number format of the body: "float32" (never TF32), "bfloat16" or "float16".
         fit: "whole": the whole picture, aspect kept; "crop": as the weights were evaluated;
@@ -61,6 +65,8 @@ def load(
             which the logits come.
         steps: Of an integration at the most, for maps that miss no more than 1e-5 of the logits'
             spread; None for at most 32 that miss no more than 1e-3.
+        output: Which of a network's several outputs are the logits, by number or name; None for
+            the one called "logits", or the first.
         offline: Download nothing.
 
     Returns:
@@ -70,8 +76,7 @@ def load(
         ModelError: The network can't be had, or is not what was asked.
         HeadError: Its head gives no class maps; says what was found.
     """
-    check_head(model, weights)
-    network = load_network(model, weights, offline=offline)
+    network = network_of(model, weights, output, offline)
     for note in network.notes:
         _log.warning("camtool: %s", note)
     return CamModel(
@@ -90,15 +95,25 @@ def load(
     )
 
 
-def check_head(
-    model: str | os.PathLike[str] | nn.Module, weights: str | os.PathLike[str] | None
-) -> None:
-    """Refuse a network without places before its weights are downloaded.
+def network_of(
+    model: str | os.PathLike[str] | nn.Module,
+    weights: str | os.PathLike[str] | None,
+    output: int | str | None,
+    offline: bool,
+) -> Network:
+    """A network as for `load`; one without places is refused before its weights are downloaded.
 
     Raises:
-        ModelError: There is no such network.
+        ModelError: There is no such network, or it can't be had.
         HeadError: Nothing in it says where its logits come from.
     """
-    network = before_download(model, weights)
-    if network is not None:
-        find_head(network.module, network.preprocessing.size, network.channels)
+    first = before_download(model, weights)
+    if first is not None:
+        module = _answering(first.module, output)
+        find_head(module, first.preprocessing.size, first.channels)
+    network = load_network(model, weights, offline=offline)
+    return replace(network, module=_answering(network.module, output))
+
+
+def _answering(module: nn.Module, output: int | str | None) -> nn.Module:
+    return module if output is None else answering(module, output)

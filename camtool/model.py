@@ -21,6 +21,7 @@ from camtool.heads import (
     TOLERANCE,
     Forward,
     Head,
+    PooledHead,
     TailHead,
     evaluating,
     find_head,
@@ -39,7 +40,7 @@ from camtool.images import (
     read_pixels,
     read_reduced,
 )
-from camtool.methods import STAGES, Settings, find_method, merged
+from camtool.methods import COMPLETE, STAGES, Settings, find_method, merged
 from camtool.networks import Network, Preprocessing, labels_for
 from camtool.prepared import Prepared, from_tensor, same_shape
 from camtool.targets import Choice, Target, Targets, choices_of, for_each, ranked
@@ -101,6 +102,8 @@ class CamModel:
         self.dtype = pick_dtype(dtype)
         spec = preprocessing or network.preprocessing
         self.preprocessing = spec if size is None else spec.at(size)
+        if len(spec.mean) != network.channels:
+            raise ValueError(f"mean has {len(spec.mean)} channels, the network {network.channels}")
         self._given = network.weights == "as given"
         self.device, self._module = self._place(device)
         size = self.preprocessing.size
@@ -112,7 +115,7 @@ class CamModel:
         self.method, self._method = find_method(method, self.head)
         self._settings = Settings() if steps is None else Settings(TOLERANCE, steps)
         for head in self.heads:
-            _check_exactness(head, exact)
+            _check_exactness(head, self.method, exact)
         self.activation = _activation(activation, self.head.classes)
         self.labels = labels_for(network, labels, self.head.classes)
         self._body = self._cast()
@@ -161,11 +164,13 @@ class CamModel:
 
         The maps stay the same to 1e-5 of their range in float32. It is worth its tenth of a
         second for more than a few pictures, on a CPU, for a network that `camtool.load` made.
+        Only a cut at the last average pooling is found in a fused copy, whose calls are others.
 
         Returns:
             Whether it is fused now.
         """
-        if self.device.type == "cpu" and not self._given and not self._fused:
+        pooled = all(isinstance(head, PooledHead) for head in self.heads)
+        if self.device.type == "cpu" and pooled and not self._given and not self._fused:
             from camtool.accelerate.fuse import fuse
 
             sample = probe_input(self._module, self.preprocessing.size, self.network.channels)
@@ -556,14 +561,20 @@ class CamModel:
             "sha256": self.network.sha256,
             "classes": self.head.classes,
             "method": self.method,
+            "layer": self.layer,
+            "steps": self._settings.steps,
             "activation": self.activation,
             "head": self.head.describe(),
         }
 
 
-def _check_exactness(head: Head, exact: Exactness) -> None:
+def _check_exactness(head: Head, method: str, exact: Exactness) -> None:
     if exact not in ("measure", "require"):
         raise ValueError(f"exact must be 'measure' or 'require', not {exact!r}")
+    if exact == "require" and method not in COMPLETE:
+        raise ModelError(
+            f"the maps of {method} do not add up to the logits; those of {', '.join(COMPLETE)} do"
+        )
     if exact == "require" and not head.exact:
         raise HeadError(
             f"the class maps of {head.features} do not add up to the logits: the error is "

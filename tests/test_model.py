@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import os
+import re
 import threading
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,7 @@ from camtool.choices import Activation
 from camtool.device import true_float32
 from camtool.errors import ModelError, TargetError
 from camtool.images import FITS, geometry_of
+from camtool.methods import METHODS
 from camtool.networks import torchvision as zoo
 from camtool.targets import choices_of
 
@@ -301,6 +303,20 @@ def test_wrong_arguments() -> None:
             camtool.load(Brightness(), device=device)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_exactness_is_refused_where_maps_do_not_add_up(method: str) -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        nn.Conv2d(3, 6, 16, 16), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4)
+    )
+    load = partial(camtool.load, module, device="cpu", size=64, method=method)
+    if load().explain(_picture(64, 64), topk=4).exact:
+        assert load(exact="require").method == method
+    else:
+        with pytest.raises(ModelError, match=f"the maps of {re.escape(method)} do not add up"):
+            load(exact="require")
+
+
 def test_no_pictures_no_explanations() -> None:
     assert BRIGHT["whole"].explain_batch([]) == []
 
@@ -507,3 +523,16 @@ def test_probabilities_suit_the_number_of_logits(classes: int, tmp_path) -> None
     nothing.save(tmp_path / "panel.png")
     with pytest.raises(ValueError, match="activation must be"):
         load(activation="tanh")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "asked"),
+    [("mobilenet_v3_small", {}), ("alexnet", {}), ("resnet18", {"layer": "layer3"})],
+)
+def test_a_cut_that_is_no_average_pooling_is_found_after_fusing_was_asked_for(name, asked) -> None:
+    model = camtool.load(name, "random", device="cpu", size=64, **asked)
+    inputs = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    before = model.explain_tensor(inputs, targets=3)[0]
+    model.fuse()
+    after = model.explain_tensor(inputs, targets=3)[0]
+    np.testing.assert_allclose(after.maps, before.maps, atol=1e-5 * np.abs(before.maps).max())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -55,7 +55,7 @@ class ScaledHead(PooledHead):
         weight = module.fc.weight / module.temperature
         bias = module.fc.bias / module.temperature
 
-        def tail(maps: Tensor, frozen: bool = False, secant: bool = False) -> Tensor:
+        def tail(maps: Tensor, *_how: Any, **_else: Any) -> Tensor:
             return pooled_logits(maps, weight, bias)
 
         return Read(own, tail, lambda classes: (weight[classes], bias[classes]))

@@ -106,6 +106,10 @@ class ModelOptions:
         Activation,
         typer.Option("--activation", help="From logits to probabilities; auto by their number."),
     ] = "auto"
+    logits: Annotated[
+        str | None,
+        typer.Option("--logits", help="Which of several outputs are the logits: number or name."),
+    ] = None
     fit: Annotated[
         Fit | None,
         typer.Option("--fit", help="All of the picture (default), as evaluated, or square."),
@@ -133,29 +137,32 @@ class ModelOptions:
 
     def load(self) -> CamModel:
         """The model that the options name; what can't be meant is wrong usage."""
-        from camtool.loading import check_head
+        from camtool.loading import network_of
         from camtool.methods import AUTO, METHODS
         from camtool.model import CamModel
-        from camtool.networks import load_network
 
         if self.method not in (AUTO, *METHODS):
             usage(f"--method takes {', '.join((AUTO, *METHODS))}, not {self.method!r}")
-        check_head(self.model, self.weights)
-        network = load_network(self.model, self.weights, offline=self.offline)
-        return CamModel(
-            network,
-            self.labels,
-            self.device,
-            self.dtype,
-            self.fit or "whole",
-            self.size,
-            preprocessing=self._adapted(network.preprocessing),
-            method=self.method,
-            exact="require" if self.exact else "measure",
-            activation=self.activation,
-            layer=self.layer,
-            steps=self.steps,
-        )
+        number = self.logits and self.logits.isdecimal()
+        output = int(self.logits or 0) if number else self.logits
+        network = network_of(self.model, self.weights, output, self.offline)
+        try:
+            return CamModel(
+                network,
+                self.labels,
+                self.device,
+                self.dtype,
+                self.fit or "whole",
+                self.size,
+                preprocessing=self._adapted(network.preprocessing),
+                method=self.method,
+                exact="require" if self.exact else "measure",
+                activation=self.activation,
+                layer=self.layer,
+                steps=self.steps,
+            )
+        except ValueError as error:
+            usage(str(error))
 
     def _adapted(self, known: Preprocessing) -> Preprocessing:
         given: dict[str, Any] = {
@@ -163,10 +170,7 @@ class ModelOptions:
             "std": self.std and _numbers("--std", self.std),
             "interpolation": self.interpolation,
         }
-        try:
-            return replace(known, **{name: value for name, value in given.items() if value})
-        except ValueError as error:
-            usage(str(error))
+        return replace(known, **{name: value for name, value in given.items() if value})
 
 
 @dataclass(frozen=True)

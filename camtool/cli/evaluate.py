@@ -13,6 +13,7 @@ import typer
 
 from camtool.cli import common
 from camtool.evaluate import DataFormat, Mode
+from camtool.files import make_folders
 
 if TYPE_CHECKING:
     from camtool.evaluate.datasets import Dataset
@@ -53,6 +54,7 @@ def evaluate(
 
     Boxes from maps are compared with true boxes or masks, beside trivial baselines.
     """
+    from camtool.accelerate.memory import keep_freed_memory
     from camtool.cli.progress import counting
     from camtool.evaluate import predictions, run
 
@@ -62,6 +64,7 @@ def evaluate(
 
     @cache
     def load() -> CamModel:
+        keep_freed_memory()
         loaded = replace(network, fit=fit).load()
         common.tell_of(loaded)
         loaded.fuse()
@@ -71,7 +74,7 @@ def evaluate(
         dataset = _read(data, data_format, images, limit)
         try:
             if output is not None:
-                output.mkdir(parents=True, exist_ok=True)
+                make_folders(output)
             store = predictions.MapStore(maps, data)
             plain = common.ModelOptions(
                 fit=network.fit, size=network.size, dtype=network.dtype, device=network.device

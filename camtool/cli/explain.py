@@ -191,6 +191,8 @@ def _print_table(record: dict[str, Any], files: dict[str, str | list[str]]) -> N
     from rich.markup import escape
     from rich.table import Table
 
+    from camtool.images import display_name
+
     table = Table(title=escape(record["path"]), title_justify="left", title_style="bold")
     for heading in ("", "label", "probability", "logit", "box x0 y0 x1 y1"):
         numeric = heading in ("", "probability", "logit")
@@ -207,4 +209,4 @@ def _print_table(record: dict[str, Any], files: dict[str, str | list[str]]) -> N
     common.show_table(table)
     for kind, written in files.items():
         for name in [written] if isinstance(written, str) else written:
-            print(f"{kind}: {name}")
+            print(f"{kind}: {display_name(name)}")

@@ -10,8 +10,11 @@ import typer
 
 from camtool.cli import common
 
+STAGES = 5
+"""Earlier layers that are looked at; the earlier one is, the longer its proof takes."""
+
 if TYPE_CHECKING:
-    from camtool.heads import Head, TailHead
+    from camtool.heads import Head
     from camtool.networks import Network
 
 
@@ -23,20 +26,24 @@ def inspect(
 ) -> None:
     """Show where a network's maps come from.
 
-    How well they add up to the logits is measured; so it is for other layers that --layer may
-    name, the last of each shape, whose integrated maps take the default steps.
+    How well they add up to the logits is measured.
+
+    Also the layers that --layer may name, the last ones of different shapes, with what their
+    integrated maps miss of the logits, relative to the logits' spread.
 
     An architecture whose weights are not on this machine is looked at with random weights: the
     head is the same.
     """
-    from camtool.heads import inspected
+    from camtool.heads import find_head, heads_at
     from camtool.networks import load_network
 
     with common.exits():
         network = load_network(model, weights, random_if_absent=True)
-        side = size or network.preprocessing.size
-        head, cuts = inspected(network.module, side, network.channels)
-        facts = _facts(network, head, cuts)
+        size = size or network.preprocessing.size
+        head = find_head(network.module, size, network.channels)
+        cuts = heads_at(network.module, [], size, network.channels, STAGES)
+        earlier = [cut for cut in cuts if cut.features != head.features]
+        facts = _facts(network, head, earlier)
     if as_json:
         print(json.dumps(facts, indent=1))
     else:
@@ -44,9 +51,9 @@ def inspect(
         _print_cuts(facts["cuts"])
 
 
-def _facts(network: Network, head: Head, cuts: Sequence[TailHead]) -> dict[str, Any]:
-    from camtool.heads import TOLERANCE, PooledHead, TailHead
-    from camtool.methods import AUTO, find_method
+def _facts(network: Network, head: Head, cuts: Sequence[Head]) -> dict[str, Any]:
+    from camtool.heads import TOLERANCE, PooledHead
+    from camtool.methods import find_method
 
     total = sum(parameter.numel() for parameter in network.module.parameters())
     pooled = isinstance(head, PooledHead)
@@ -71,26 +78,24 @@ def _facts(network: Network, head: Head, cuts: Sequence[TailHead]) -> dict[str, 
             "max_error": head.max_error,
             "tolerance": TOLERANCE,
             "exact": head.exact,
-            "method": find_method(AUTO, head)[0],
-            "steps": head.steps.number if isinstance(head, TailHead) else 1,
+            "method": find_method("auto", head)[0],
+            "steps": head.steps.number,
         },
-        "cuts": [_cut(cut) for cut in cuts],
+        "cuts": [
+            {
+                "layer": cut.features,
+                "kind": cut.kind,
+                "channels": cut.channels,
+                "shape": list(cut.shape),
+                "residual": cut.max_error,
+                "steps": cut.steps.number,
+            }
+            for cut in (head, *cuts)
+        ],
     }
 
 
-def _cut(head: TailHead) -> dict[str, Any]:
-    return {
-        "layer": head.features,
-        "kind": head.kind,
-        "channels": head.channels,
-        "shape": list(head.shape),
-        "residual": head.max_error,
-        "steps": head.steps.number,
-        "exact": head.exact,
-    }
-
-
-def _print(facts: dict[str, Any], follows: str) -> None:
+def _print(facts: dict[str, Any], after: str) -> None:
     from rich.markup import escape
     from rich.table import Table
 
@@ -104,9 +109,9 @@ def _print(facts: dict[str, Any], follows: str) -> None:
         "input": f"{facts['input'][1]}×{facts['input'][0]}",
         "features": f"{head['features']}: {head['channels']} maps of {columns}×{rows}, "
         f"stride {head['stride']}",
-        **(_pooled(head, follows) if head["pool"] else {"head": follows}),
+        **_head_lines(head, after),
         "classes": f"{facts['classes']:,}",
-        "method": f"{head['method']} (taken by auto)",
+        "method": f"auto takes {head['method']}",
         "proof": _proof(head),
     }
     for name, value in lines.items():
@@ -114,43 +119,40 @@ def _print(facts: dict[str, Any], follows: str) -> None:
     common.show_table(table)
 
 
-def _pooled(head: dict[str, Any], layer: str) -> dict[str, str]:
+def _head_lines(head: dict[str, Any], after: str) -> dict[str, str]:
+    if head["pool"] is None:
+        return {"after them": after}
     rows, columns = head["shape"]
     return {
         "pool": f"{head['pool']} over all {rows * columns} positions",
-        "linear layer": layer,
+        "linear layer": after,
         "GAP + linear": f"{head['parameters']:,} parameters",
         "flatten + dense": f"{head['dense_parameters']:,} parameters on the same features",
     }
 
 
 def _proof(head: dict[str, Any]) -> str:
-    integrated = head["method"] == "integrated"
-    verdict = "exact" if head["exact"] else "not exact" if integrated else "does not add up"
-    steps = f", {_steps(head['steps'])}" if integrated else ""
-    return (
-        f"{verdict}: |mean(M) + b - logit| = {head['max_error']:.1e} of the logits' spread"
-        f"{steps} (tolerance {head['tolerance']:.0e})"
-    )
-
-
-def _steps(number: int) -> str:
-    return "1 step" if number == 1 else f"{number} steps"
+    error = f"{head['max_error']:.1e} of the logits' spread"
+    steps = f" in {head['steps']} steps" if head["method"] == "integrated" else ""
+    if head["exact"]:
+        verdict = "exact"
+    elif head["method"] == "integrated":
+        verdict = "adds up nearly (--steps 256 goes on)"
+    else:
+        verdict = "does not add up"
+    return f"{verdict}: |mean(M) + b - logit| = {error}{steps} (tolerance {head['tolerance']:.0e})"
 
 
 def _print_cuts(cuts: Sequence[dict[str, Any]]) -> None:
+    """A line for each layer that may be named with --layer."""
     from rich.markup import escape
     from rich.table import Table
 
-    if not cuts:
-        return
-    table = Table(title="for --layer: integrated maps at the last layer of each shape")
-    table.title_justify = "left"
-    for heading in ("layer", "maps", "kind", "residual / spread", "steps"):
-        table.add_column(heading, justify="left" if heading in ("layer", "kind") else "right")
+    table = Table("layer", "maps", "what follows", "residual", "steps")
+    table.title, table.title_justify = "Cuts for --layer, integrated maps", "left"
     for cut in cuts:
         rows, columns = cut["shape"]
         maps = f"{cut['channels']} of {columns}×{rows}"
-        values = (cut["layer"], maps, cut["kind"], f"{cut['residual']:.1e}", str(cut["steps"]))
+        values = (cut["layer"], maps, cut["kind"], f"{cut['residual']:.0e}", str(cut["steps"]))
         table.add_row(*map(escape, values))
     common.show_table(table)

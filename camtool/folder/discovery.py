@@ -21,6 +21,7 @@ LISTS = {".txt", ".csv", ".tsv", ".lst"}
 PICTURES = {
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib"),
     *(".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".ico", ".tga", ".avif"),
+    *(".heic", ".heif", ".hif", ".jxl", ".npy"),
 }
 _PATH_COLUMNS = ("path", "file", "filename", "file_name", "image", "image_path")
 _TARGET_COLUMNS = ("target", "label", "class", "category")

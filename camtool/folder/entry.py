@@ -21,8 +21,9 @@ from camtool.regions.measure import entropy
 class Row(TypedDict):
     """One class of one picture in the results; what may be None is unknown, or not there.
 
-    The box is in pixels of the picture, its right and lower end excluded; logit and peak are in
-    logits, all others without a unit. The rank is the place among the classes explained; that of
+    The box is in pixels of the picture, its right and lower end excluded; logit, peak and residual
+    are in logits, all others without a unit. Residual, exact, method and steps are those of
+    `Explanation`. The rank is the place among the classes explained; that of
     the truth, where it is not among the best asked for, its place among all.
     """
 
@@ -42,6 +43,10 @@ class Row(TypedDict):
     width: int
     height: int
     target: str | None
+    residual: float
+    exact: bool
+    method: str
+    steps: int
     truth: str | None
     predicted: str
     right: bool | None
@@ -179,6 +184,10 @@ def rows_of(
                 "width": width,
                 "height": height,
                 "target": picture.listed,
+                "residual": float(explanation.residual[k]),
+                "exact": explanation.exact,
+                "method": explanation.method,
+                "steps": explanation.steps,
                 "truth": None if truth is None else labels[truth],
                 "predicted": labels[predicted],
                 "right": None if truth is None else truth == predicted,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from camtool.files import make_folders
 from camtool.folder.entry import Entry, from_record
 
 SYNC_SECONDS = 2.0
@@ -28,7 +29,7 @@ class Journal:
     """
 
     def __init__(self, path: Path, keys: Sequence[str]) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folders(path.parent)
         self._path = path
         self._offsets = np.full(len(keys), -1, dtype=np.int64)
         self._index(keys)

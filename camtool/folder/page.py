@@ -64,6 +64,7 @@ def _rows(
                 peak=row["peak"],
                 share=_or_nan(row["share"]),
                 entropy=row["entropy"],
+                residual=row["residual"],
                 box=box_of(row),
                 width=row["width"],
                 height=row["height"],

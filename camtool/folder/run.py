@@ -23,7 +23,7 @@ from camtool.engines.settings import model_settings
 from camtool.files import write_atomically
 from camtool.folder import results
 from camtool.folder.discovery import Picture, discover, state_of
-from camtool.folder.entry import Explained, finished_shape
+from camtool.folder.entry import COLUMNS, Explained, finished_shape
 from camtool.folder.journal import Journal
 from camtool.folder.names import output_names
 from camtool.folder.page import write_page
@@ -101,6 +101,7 @@ class Plan:
             "device": model.device.type,
             "fused": model.fused,
             "camtool": __version__,
+            "columns": [*COLUMNS],
             "torch": torch.__version__,
             "views": json.loads(json.dumps(asdict(self.views))),
         }
@@ -272,6 +273,7 @@ class FolderRun:
             "Classes": f"{head.classes:,}",
             "Pictures": f"{self.summary.done:,}",
             "Failed": f"{self.summary.failed:,}",
+            "Method": f"{self.model.method}, at {self.model.layer}",
             "Fit": self.model.fit,
             "Box threshold": _threshold(self.plan.views),
             **({"Right": str(self.summary.verdict)} if self.summary.verdict else {}),

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from camtool.engines.settings import differences
-from camtool.files import write_atomically
+from camtool.files import make_folders, write_atomically
 from camtool.folder.discovery import Picture
 from camtool.folder.entry import Explained
 from camtool.folder.journal import Journal, read_entries
@@ -49,7 +49,7 @@ def claimed(
     hidden = output / HIDDEN
     with ExitStack() as stack:
         try:
-            hidden.mkdir(parents=True, exist_ok=True)
+            make_folders(hidden)
             _lock(stack.enter_context((hidden / "lock").open("w")), output)
             _agree(hidden, settings, overwrite)
             _sweep(output, [picture.name for picture in pictures])

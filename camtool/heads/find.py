@@ -46,9 +46,16 @@ def find_head(module: nn.Module, size: int = 224, channels: int = 3) -> Head:
 
 
 def heads_at(
-    module: nn.Module, layers: Sequence[str], size: int = 224, channels: int = 3
+    module: nn.Module, layers: Sequence[str], size: int = 224, channels: int = 3, stages: int = 3
 ) -> list[TailHead]:
     """The heads behind the outputs of modules by name; of the last stages where none is named.
+
+    Args:
+        module: The network.
+        layers: Names of modules.
+        size: Side of the square random input, in pixels.
+        channels: Of that input.
+        stages: How many, where no layer is named.
 
     Raises:
         HeadError: There is no such module, its output has no places, or the logits do not come
@@ -57,7 +64,7 @@ def heads_at(
     with watched(module, size, channels) as seen:
         if layers:
             return [TailHead.at_layer(seen, layer) for layer in layers]
-        return TailHead.at_stages(seen)
+        return TailHead.at_stages(seen, stages)
 
 
 @contextmanager
@@ -94,6 +101,8 @@ def _watched(module: nn.Module, inputs: Tensor) -> Seen:
     with torch.no_grad(), names.listening(module), watch:
         try:
             output = module(inputs)
+        except HeadError:
+            raise
         except Exception as error:
             # The network's own code may raise anything on an input that it was not made for.
             height, width = inputs.shape[2:]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -14,7 +15,7 @@ from camtool.errors import HeadError
 from camtool.heads.cut import Cut, Node, Recording, Tape, candidates, node_of
 from camtool.heads.head import TOLERANCE, Forward, Head, Seen, network_of
 from camtool.heads.path import ONE_STEP, Integral, Steps, integrate
-from camtool.heads.tail import Tail
+from camtool.heads.tail import Shapes, Tail
 from camtool.heads.watch import logits_of, outputs_noted
 
 MOST_TRIED = 40
@@ -39,13 +40,13 @@ class TailHead(Head):
             normalizations are held; "tokens", "positional" or "nonlinear" elsewhere.
         cut: Where the feature maps are.
         whole: The part before the cut can't be run on shapes alone, and is run anew.
-        steps: Those that a random input took.
+        shapes: What `Tail` found on shapes alone, kept from one forward pass to the next.
     """
 
     kind: str = "nonlinear"
     cut: Cut | None = None
     whole: bool = False
-    steps: Steps = ONE_STEP
+    shapes: Shapes = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def match(cls, seen: Seen) -> TailHead:
@@ -80,17 +81,33 @@ class TailHead(Head):
     def at_stages(cls, seen: Seen, count: int = 3) -> list[TailHead]:
         """The heads behind the ends of the last stages: the last cuts of different shapes.
 
-        A last convolution that only widens the maps before they are pooled is no stage.
+        What lies inside a stage, such as the wide maps between a block's convolutions, ends none:
+        outputs of outer modules come first, and inner ones only where those are too few.
+
+        Raises:
+            HeadError: No module of the network gives feature maps that all logits come from.
         """
-        ends: list[Cut] = []
-        for cut in candidates(_nodes(seen), seen.input):
-            if cut.others or not cut.name:
-                continue
-            if all((cut.grid, cut.channels) != (each.grid, each.channels) for each in ends):
-                ends.append(cut)
-        if len(ends) > 1 and ends[0].grid == ends[1].grid and ends[0].channels > ends[1].channels:
-            ends = ends[1:]
-        return [cls.at(cut, seen) for cut in ends[:count]]
+        found = candidates(_nodes(seen), seen.input)
+        cuts = [cut for cut in found if cut.name and not cut.others]
+        if not cuts:
+            raise HeadError("no module's output is a feature map from which all logits come")
+        for depth in sorted({cut.name.count(".") for cut in cuts}):
+            ends = _ends([cut for cut in cuts if cut.name.count(".") <= depth])
+            if len(ends) >= count:
+                break
+        heads = list(islice(cls._proved_of(ends, seen), count))
+        if not heads:
+            raise HeadError("none of the network's feature maps says where its logits come from")
+        return heads
+
+    @classmethod
+    def _proved_of(cls, ends: Sequence[Sequence[Cut]], seen: Seen) -> Iterator[TailHead]:
+        """The head behind the first of each group that is a cut: class tokens may follow."""
+        for group in ends:
+            for cut in group[:MOST_TRIED]:
+                with suppress(HeadError):
+                    yield cls.at(cut, seen)
+                    break
 
     @classmethod
     def at(cls, cut: Cut, seen: Seen) -> TailHead:
@@ -195,6 +212,17 @@ _NAMES = {
 }
 
 
+def _ends(cuts: Sequence[Cut]) -> list[list[Cut]]:
+    """The cuts of each shape, the last first; those that only widen the last maps are left out."""
+    ends: dict[tuple[Any, ...], list[Cut]] = {}
+    for cut in cuts:
+        ends.setdefault((cut.grid, cut.channels), []).append(cut)
+    last = list(ends.values())
+    if len(last) > 1 and last[0][0].grid == last[1][0].grid:
+        return last[1:] if last[0][0].channels > last[1][0].channels else last
+    return last
+
+
 def forwards_of(
     heads: Sequence[TailHead], body: nn.Module, module: nn.Module, inputs: Tensor
 ) -> list[Forward]:
@@ -219,7 +247,7 @@ def forwards_of(
     for head, cut in zip(heads, cuts, strict=True):
         others = {place: found[place] for place in cut.others}
         whole = inputs.to(kind) if head.whole else None
-        tail = Tail(module, cut, found[cut.place], others, inputs.shape, whole)
+        tail = Tail(module, cut, found[cut.place], others, inputs.shape, whole, head.shapes)
         network = network_of(body)
         forwards.append(Forward(tail.features, own, tail, network, inputs, steps=head.steps))
     return forwards

@@ -90,6 +90,7 @@ class Head(ABC):
         layer: Name of the weight parameter that follows the pooling; "" where there is none.
         bias: Name of its bias parameter; "" where there is none.
         kind: What follows the cut, in a word.
+        steps: Those that an integration took on the random input.
     """
 
     features: str
@@ -102,6 +103,7 @@ class Head(ABC):
     layer: str = ""
     bias: str = ""
     kind: str = ""
+    steps: Steps = ONE_STEP
 
     @property
     def exact(self) -> bool:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from camtool.errors import HeadError
 from camtool.heads.head import PooledHead, Read, Seen, pooled_facts
+from camtool.heads.path import Held
 from camtool.heads.watch import Call, Pool, same_values
 
 
@@ -73,7 +74,7 @@ class LinearHead(PooledHead):
                 return rows, torch.zeros_like(classes, dtype=torch.float32)
             return rows, bias.float()[classes]
 
-        def tail(maps: Tensor, frozen: bool = False, secant: bool = False) -> Tensor:
+        def tail(maps: Tensor, held: Held | None = None, secant: bool = False) -> Tensor:
             return pooled_logits(maps, weight, bias)
 
         return Read(logits, tail, linear)

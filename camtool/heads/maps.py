@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from camtool.errors import HeadError
 from camtool.heads.head import PooledHead, Read, Seen, pooled_facts
+from camtool.heads.path import Held
 from camtool.heads.watch import same_values
 
 
@@ -41,7 +42,7 @@ class MapsHead(PooledHead):
             weight = torch.nn.functional.one_hot(classes, features.shape[1]).float()
             return weight, torch.zeros_like(classes, dtype=torch.float32)
 
-        def tail(maps: Tensor, frozen: bool = False, secant: bool = False) -> Tensor:
+        def tail(maps: Tensor, held: Held | None = None, secant: bool = False) -> Tensor:
             return maps.float().mean((2, 3))
 
         return Read(logits, tail, linear)

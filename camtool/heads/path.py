@@ -29,10 +29,14 @@ MOST_AT_ONCE = 64
 """Versions of pictures that go through a tail in one batch."""
 
 
+Held: TypeAlias = "dict[tuple[str, int], Tensor]"
+"""What the real maps became where a normalization takes its statistics, by function and call."""
+
+
 class Continuation(Protocol):
     """From feature maps to logits, as `Tail` does it."""
 
-    def __call__(self, maps: Tensor, frozen: bool = False, secant: bool = False) -> Tensor:
+    def __call__(self, maps: Tensor, held: Held | None = None, secant: bool = False) -> Tensor:
         """Logits float32 [M*N,classes] of M versions of N pictures' maps."""
 
 
@@ -105,8 +109,7 @@ def _integrate(
     tail: Continuation, features: Tensor, classes: Tensor, steps: Steps
 ) -> tuple[Integral, Tensor]:
     if steps.rule == "secant":
-        points = tuple(n / steps.number for n in range(steps.number + 1))
-        gradients, none, full = _gradients(tail, features, classes, points, None)
+        gradients, none, full = _secant_gradients(tail, features, classes, steps.number)
     else:
         gradients, none, full = _gauss_gradients(tail, features, classes, steps.number)
     maps = (gradients * features[:, None]).sum(2) * (features.shape[2] * features.shape[3])
@@ -118,16 +121,32 @@ def _integrate(
 def _gauss_gradients(
     tail: Continuation, features: Tensor, classes: Tensor, number: int
 ) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean gradient along the path, [N,K,C,h,w], and the logits at its two ends.
+
+    The ends come first and by themselves: nothing has to be kept of them for gradients.
+    """
     points, weights = gauss(number)
-    at_once = max(1, MOST_AT_ONCE // len(features) - 2)
+    held: Held = {}
+    none, full = _along(tail, features, (0.0, 1.0), held)[1].detach()
+    at_once = max(1, MOST_AT_ONCE // len(features))
     total = features.new_zeros(())
     for start in range(0, number, at_once):
         some = slice(start, start + at_once)
-        part, none, full = _gradients(
-            tail, features, classes, (*points[some], 0.0, 1.0), weights[some]
-        )
-        total = total + part
+        versions, logits = _along(tail, features, points[some], held)
+        shares = features.new_tensor(weights[some])
+        total = total + _gradients(versions, logits, classes, shares)
     return total, none, full
+
+
+def _secant_gradients(
+    tail: Continuation, features: Tensor, classes: Tensor, number: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As `_gauss_gradients`; a version's gradient is the slope of the interval that it ends."""
+    points = tuple(n / number for n in range(number + 1))
+    versions, logits = _along(tail, features, points, {}, secant=True)
+    shares = features.new_tensor([0.0] + [1 / number] * number)
+    gradients = _gradients(versions, logits, classes, shares)
+    return gradients, *logits.detach()[[0, -1]]
 
 
 def _spread(logits: Tensor, maps: Tensor) -> Tensor:
@@ -138,37 +157,38 @@ def _spread(logits: Tensor, maps: Tensor) -> Tensor:
 
 
 @torch.enable_grad()
-def _gradients(
+def _along(
     tail: Continuation,
     features: Tensor,
-    classes: Tensor,
     points: tuple[float, ...],
-    weights: tuple[float, ...] | None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean gradient along the path, [N,K,C,h,w], and the logits at its two ends.
+    held: Held,
+    secant: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Versions [P,N,C,h,w] of the features at points of the path, and their logits [P,N,classes].
 
     Args:
         tail: What follows the cut.
         features: [N,C,h,w].
-        classes: [N,K].
-        points: Of the path; the last is 1. For secants the ends of the intervals from 0 on, else
-            the points of the rule, then 0.
-        weights: Of the rule's points; None for secants, whose slopes stand at the intervals' ends.
+        points: Of the path; the last is 1 where `held` is empty.
+        held: For statistics; filled by the first call.
+        secant: As for `Tail`.
     """
-    count, number = len(points), len(features)
     scale = features.new_tensor(points).view(-1, 1, 1, 1, 1)
-    versions = (scale * features).detach().flatten(0, 1).requires_grad_()
-    logits = tail(versions, frozen=True, secant=weights is None)
-    used = slice(1, count) if weights is None else slice(0, count - 2)
-    shares = features.new_tensor(weights or [1 / (count - 1)] * (count - 1)).view(-1, 1, 1, 1, 1)
-    along = logits.view(count, number, -1)[used]
+    versions = (scale * features).detach().requires_grad_()
+    logits = tail(versions.flatten(0, 1), held=held, secant=secant)
+    return versions, logits.view(len(points), len(features), -1)
+
+
+@torch.enable_grad()
+def _gradients(versions: Tensor, logits: Tensor, classes: Tensor, shares: Tensor) -> Tensor:
+    """The gradients [N,K,C,h,w] of classes [N,K], summed over versions with shares [P]."""
     means = []
     for k in range(classes.shape[1]):
-        picked = along.gather(2, classes[None, :, k : k + 1].expand(len(along), -1, -1))
+        picked = logits.gather(2, classes[None, :, k : k + 1].expand(len(logits), -1, -1))
+        picked = picked[shares > 0]
         (gradient,) = torch.autograd.grad(
             picked.sum(), versions, retain_graph=k + 1 < classes.shape[1], allow_unused=True
         )
         gradient = torch.zeros_like(versions) if gradient is None else gradient
-        means.append((shares * gradient.view(count, *features.shape)[used]).sum(0))
-    ends = logits.detach().view(count, number, -1)
-    return torch.stack(means, 1), ends[0 if weights is None else -2], ends[-1]
+        means.append((shares.view(-1, 1, 1, 1, 1) * gradient).sum(0))
+    return torch.stack(means, 1)

@@ -10,15 +10,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from camtool.errors import HeadError
-from camtool.heads.cut import Counting, Cut, Place, tensors_of
+from camtool.heads.cut import Counting, Cut, Place, call, tensors_of
+from camtool.heads.path import Held
 from camtool.heads.watch import logits_of
+
+Shapes: TypeAlias = "dict[torch.Size, dict[tuple[str, int], Any]]"
+"""Results of calls on torch's `meta` device, by the input's shape, function and number of the call.
+
+They are the same in every run and hold no data, but take as long as a small network's forward pass:
+most of torch's meta functions are written in Python."""
+
+MOST_SHAPES = 16
+"""Of inputs, whose results on shapes are kept."""
 
 
 @dataclass
@@ -32,6 +42,8 @@ class Tail:
         others: What it had at the cut's other places.
         inputs: Shape of its input.
         whole: Its input itself where the part before the cut can't be run on shapes alone.
+        shapes: What earlier runs found on shapes alone, by the input's shape; may be shared by
+            tails of one network and cut.
         bent: Whether the last run came by an elementwise function that is not linear.
     """
 
@@ -41,6 +53,7 @@ class Tail:
     others: dict[Place, Tensor]
     inputs: torch.Size
     whole: Tensor | None = None
+    shapes: Shapes = field(default_factory=dict)
     bent: bool = field(default=False, init=False)
 
     @property
@@ -48,12 +61,13 @@ class Tail:
         """The feature maps [N,C,h,w] at the cut."""
         return self.cut.maps(self.tensor, self.inputs[2:])
 
-    def __call__(self, maps: Tensor, frozen: bool = False, secant: bool = False) -> Tensor:
+    def __call__(self, maps: Tensor, held: Held | None = None, secant: bool = False) -> Tensor:
         """The logits of feature maps.
 
         Args:
             maps: [M*N,C,h,w], M versions of the N pictures' feature maps, version by version.
-            frozen: Hold the statistics of normalizations at those of the last version.
+            held: Hold the statistics of normalizations at those of the real maps: where it is
+                empty at those of the last version, which it then keeps for later calls.
             secant: The gradient of an elementwise function, in each version but the first, is
                 the slope of its secant from the version before.
 
@@ -65,7 +79,9 @@ class Tail:
         for place, tensor in self.others.items():
             given[place] = tensor.repeat(times, *[1] * (tensor.ndim - 1))
         inputs = self._inputs(times)
-        mode = _Grafting(given, len(self.tensor), len(maps), frozen, secant)
+        mode = _Grafting(
+            given, len(self.tensor), len(maps), held, secant, self._known(inputs.shape)
+        )
         with mode:
             output = self.module(inputs)
         self.bent = mode.bent
@@ -75,6 +91,11 @@ class Tail:
         if logits.device.type == "meta" or len(logits) != len(maps):
             raise HeadError("what follows the cut does not keep the pictures of a batch apart")
         return logits.float().flatten(1)
+
+    def _known(self, shape: torch.Size) -> dict[tuple[str, int], Any]:
+        if len(self.shapes) >= MOST_SHAPES and shape not in self.shapes:
+            self.shapes.clear()
+        return self.shapes.setdefault(shape, {})
 
     def _inputs(self, times: int) -> Tensor:
         if self.whole is not None:
@@ -91,15 +112,17 @@ class _Grafting(Counting):
         given: Tensors by place.
         real: Number of pictures, whose real maps come last.
         versions: Number of all their versions.
-        frozen: Whether statistics are held at those of the real maps.
+        held: What the real maps became where statistics are held; None where they are not.
         secant: Whether gradients of elementwise functions are slopes of secants.
+        known: Results on shapes from earlier runs on an input of this shape; added to.
     """
 
     given: dict[Place, Tensor]
     real: int
     versions: int
-    frozen: bool
+    held: Held | None
     secant: bool
+    known: dict[tuple[str, int], Any]
     missing: int = 0
     bent: bool = False
     _by_call: dict[tuple[str, int], Place] = field(default_factory=dict)
@@ -115,19 +138,25 @@ class _Grafting(Counting):
         """Call `func`, on shapes where the input alone leads to it."""
         kwargs = kwargs or {}
         here = self.place(func)
-        if any(tensor.device.type == "meta" for tensor in tensors_of((args, kwargs))):
+        key = here.function, here.number
+        if key in self.known:
+            output = self.known[key]
+        elif any(tensor.device.type == "meta" for tensor in tensors_of((args, kwargs))):
             args, kwargs = tree_map(_to_meta, args), tree_map(_to_meta, kwargs)
-            output = func(*args, **kwargs)
-        elif self._follows(args) and here.function in _STATISTICS and self.frozen:
-            output = _STATISTICS[here.function](self.real, func, args, kwargs)
+            output = self.known[key] = func(*args, **kwargs)
+        elif self.held is not None and here.function in _STATISTICS and self._follows(args):
+            output = self._normalized(key, self.held, func, args, kwargs)
         elif self._follows(args) and here.function.strip("_") in _ELEMENTWISE:
             self.bent = True
             output = (
                 _secant(self.real, func, args, kwargs) if self.secant else func(*args, **kwargs)
             )
+        elif here.function == "linear" and self._follows(args) and args[0].ndim == 3:
+            x, weight, bias = _arguments(args, kwargs, ("input", "weight", "bias"), None)
+            output = _TokensLinear.apply(x, weight, bias)
         else:
-            output = func(*args, **kwargs)
-        place = self._by_call.get((here.function, here.number))
+            output = call(func, args, kwargs)
+        place = self._by_call.get(key)
         return output if place is None else self._graft(place, output)
 
     def _follows(self, args: tuple[Any, ...]) -> bool:
@@ -136,6 +165,16 @@ class _Grafting(Counting):
             return False
         x = args[0]
         return x.requires_grad and not x.is_leaf and x.ndim > 0 and len(x) == self.versions
+
+    def _normalized(
+        self, key: tuple[str, int], held: Held, func: Any, args: tuple[Any, ...], kwargs: Any
+    ) -> Any:
+        """What takes statistics, with the real maps of an earlier call, or the last of this one."""
+        function, x = _STATISTICS[key[0]], args[0]
+        if key not in held:
+            held[key] = x[-self.real :].detach()
+            return function(self.real, func, args, kwargs)
+        return function(self.real, func, (torch.cat([x, held[key]]), *args[1:]), kwargs)[: len(x)]
 
     def _graft(self, place: Place, output: Any) -> Any:
         self.missing -= 1
@@ -248,8 +287,24 @@ _ELEMENTWISE = frozenset(
 )
 
 
-def _plain(func: Any) -> Callable[[Any, Any], Any]:
-    return lambda args, kwargs: func(*args, **kwargs)
+class _TokensLinear(torch.autograd.Function):
+    """A linear layer on [N,T,C] that takes gradients back for those tokens alone that have some.
+
+    Behind the last attention of a transformer the class token alone leads to the logits.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.weight = weight
+        return torch.nn.functional.linear(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        tokens = gradient.flatten(0, 1)
+        found = tokens.new_zeros(len(tokens), ctx.weight.shape[1])
+        some = tokens.any(1)
+        found[some] = tokens[some] @ ctx.weight
+        return found.view(*gradient.shape[:2], -1), None, None
 
 
 def _secant(real: int, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor:

@@ -266,4 +266,8 @@ def logits_of(output: Any) -> Tensor:
     logits = getattr(output, "logits", None)
     if isinstance(logits, Tensor):
         return logits
-    raise HeadError(f"the network returns {type(output).__name__}, where no logits were found")
+    keys = f" of {', '.join(map(repr, output))}" if isinstance(output, dict) else ""
+    raise HeadError(
+        f"the network returns {type(output).__name__}{keys}, where no logits were found; name "
+        "them: --logits, or output="
+    )

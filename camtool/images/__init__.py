@@ -5,7 +5,14 @@ from __future__ import annotations
 from camtool.images.errors import ImageError, display_name
 from camtool.images.geometry import FITS, LARGE, Geometry, enough, geometry_of, prepare
 from camtool.images.pixels import Pixels, as_picture
-from camtool.images.read import MAX_PIXELS, read_image, read_pixels, read_reduced
+from camtool.images.read import (
+    MAX_PIXELS,
+    read_image,
+    read_levels,
+    read_pixels,
+    read_reduced,
+    read_size,
+)
 from camtool.images.write import encode
 
 __all__ = [
@@ -22,6 +29,8 @@ __all__ = [
     "geometry_of",
     "prepare",
     "read_image",
+    "read_levels",
     "read_pixels",
     "read_reduced",
+    "read_size",
 ]

@@ -20,6 +20,8 @@ _STRIP = 1 << 22
 _TINY = float(np.finfo(np.float32).tiny)
 _BANDS = {"LA": 2, "RGBA": 4, "RGBX": 4, "CMYK": 4}
 _ONE_BAND = ("L", "I", "F")
+# EXIF orientations that exchange width and height.
+_LYING = (5, 6, 7, 8)
 # Where Pillow reads values of 16 bits in mode I, stretched to all of them where they are fewer.
 _SIXTEEN = ("PNG", "PPM")
 
@@ -30,6 +32,14 @@ def upright(image: Image.Image) -> Image.Image:
     image.load()
     turned = image.getexif().get(ExifTags.Base.Orientation) in range(2, 9)
     return ImageOps.exif_transpose(image) if turned else image
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """(W, H) that the picture has upright, told without decoding it."""
+    if isinstance(image, TiffImageFile):
+        return image.size
+    lying = image.getexif().get(ExifTags.Base.Orientation) in _LYING
+    return image.size[::-1] if lying else image.size
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

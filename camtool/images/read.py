@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
 from camtool.images import libtiff
@@ -19,7 +19,7 @@ from camtool.images.arrays import NPY_MAGIC, array_from, array_in, bands_from, r
 from camtool.images.errors import ImageError, display_name, printable
 from camtool.images.formats import open_picture
 from camtool.images.geometry import LARGE, Size
-from camtool.images.pixels import Pixels, array_of, bands_of, grey_of, to_rgb, upright
+from camtool.images.pixels import Pixels, array_of, bands_of, grey_of, to_rgb, upright, upright_size
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,15 +37,14 @@ __all__ = [
     "display_name",
     "printable",
     "read_image",
+    "read_levels",
     "read_pixels",
     "read_reduced",
+    "read_size",
 ]
 
 MAX_PIXELS = 100_000_000
 """Pictures with more pixels than this are refused unless the caller raises the limit."""
-
-_LYING = (5, 6, 7, 8)
-"""EXIF orientations that exchange width and height."""
 
 _log = logging.getLogger(__name__)
 
@@ -109,6 +108,37 @@ def read_reduced(
     return pixels, (pixels.shape[1], pixels.shape[0])
 
 
+def read_size(source: ImageSource) -> Size:
+    """(W, H) of a picture in the orientation in which people see it; a file is not decoded.
+
+    Raises:
+        ImageError: As `read_image`, but for what only decoding shows.
+    """
+    name = display_name(source)
+    with _opened(source, name, 4 * MAX_PIXELS) as found:
+        if isinstance(found, Image.Image):
+            with _decoding(name):
+                return upright_size(found)
+        height, width, _ = rgb_from(found, name, MAX_PIXELS).shape
+    return width, height
+
+
+def read_levels(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+    """The numbers of a grey or palette picture as they stand, uint8 [H,W]; of others their grey.
+
+    Raises:
+        ImageError: As `read_image`.
+    """
+    name = display_name(source)
+    with _opened(source, name, max_pixels) as found:
+        if not isinstance(found, Image.Image):
+            return grey_of(_whole(found, name, max_pixels))[..., 0]
+        _check_size(found, name, max_pixels)
+        with _decoding(name):
+            plain = found if found.mode in ("L", "P") else found.convert("L")
+            return np.array(upright(plain))
+
+
 def _whole(found: Image.Image | NDArray[Any], name: str, max_pixels: int) -> NDArray[np.uint8]:
     if not isinstance(found, Image.Image):
         return rgb_from(found, name, max_pixels)
@@ -132,10 +162,9 @@ def _reduced(
 def _draft(image: JpegImageFile, name: str, enough: Callable[[Size], Size]) -> Size:
     """Have a JPEG decoded at a half, quarter or eighth if that suffices; (W, H) of all of it."""
     with _decoding(name):
-        lying = image.getexif().get(ExifTags.Base.Orientation) in _LYING
-    size = image.size[::-1] if lying else image.size
+        size = upright_size(image)
     needed = enough(size)
-    image.draft(None, needed[::-1] if lying else needed)
+    image.draft(None, needed if size == image.size else needed[::-1])
     return size
 
 

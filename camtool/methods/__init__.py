@@ -32,6 +32,9 @@ METHODS: dict[str, Method] = {
 }
 """Methods by the names that `--method` takes."""
 
+COMPLETE = ["cam", "integrated", STAGES]
+"""Methods by which mean(map) + bias is the logit, wherever the head lets it be."""
+
 
 def find_method(name: str, head: Head) -> tuple[str, Method]:
     """The name and the method of a name.
@@ -53,6 +56,7 @@ def find_method(name: str, head: Head) -> tuple[str, Method]:
 
 __all__ = [
     "AUTO",
+    "COMPLETE",
     "METHODS",
     "STAGES",
     "Maps",

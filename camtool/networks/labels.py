@@ -54,8 +54,21 @@ def read_labels(path: Path, classes: int) -> tuple[str, ...]:
             f"the order of their names: ls {path} > labels.txt)"
         )
     labels = _parse(path, read_text(path))
+    return one_each(labels, classes, f"{path}: has {len(labels)} labels")
+
+
+def one_each(labels: tuple[str, ...], classes: int, told: str) -> tuple[str, ...]:
+    """The labels where there is one for each class; of two for a single logit the second.
+
+    A single logit speaks for the second of two classes, and against the first.
+
+    Raises:
+        ModelError: They are of another number; says what was `told` of them.
+    """
+    if (classes, len(labels)) == (1, 2):
+        return labels[1:]
     if len(labels) != classes:
-        raise ModelError(f"{path}: has {len(labels)} labels, the network has {classes} classes")
+        raise ModelError(f"{told}, the network has {classes} classes")
     return labels
 
 
@@ -126,9 +139,20 @@ def resolve_target(target: int | str, labels: Sequence[str]) -> int:
             some = ", ".join(f"{i} {labels[i]!r}" for i in found[:10])
             more = ", …" if len(found) > 10 else ""
             raise TargetError(f"label {told!r} matches {len(found)} classes: {some}{more}")
-    near = difflib.get_close_matches(wanted[:MAX_SHOWN], names, n=5, cutoff=0.0)
-    listed = ", ".join(f"{names.index(name)} {labels[names.index(name)]!r}" for name in near)
+    listed = ", ".join(f"{i} {labels[i]!r}" for i in _near(wanted[:MAX_SHOWN], names))
     raise TargetError(f"no class is called {told!r}; the nearest are {listed}")
+
+
+def _near(wanted: str, names: list[str], most: int = 5) -> list[int]:
+    """Classes one of whose words is spelled like what is wanted, then those with a like name."""
+    words: dict[str, list[int]] = {}
+    for i, name in enumerate(names):
+        for word in re.findall(r"\w+", name):
+            words.setdefault(word, []).append(i)
+    alike = difflib.get_close_matches(wanted, list(words), n=most, cutoff=0.75)
+    whole = difflib.get_close_matches(wanted, names, n=most, cutoff=0.0)
+    found = [i for word in alike for i in words[word]] + [names.index(name) for name in whole]
+    return list(dict.fromkeys(found))[:most]
 
 
 def classes_by_name(labels: Sequence[str], synsets: Sequence[str] = ()) -> dict[str, int]:
@@ -149,9 +173,10 @@ def _matches(wanted: str, names: list[str]) -> list[list[int]]:
     """Classes that match whole, by a synonym, and by whole words, in this order."""
     whole = [i for i, name in enumerate(names) if name == wanted]
     synonym = [i for i, name in enumerate(names) if wanted in name.split(", ")]
-    words = re.compile(rf"(?<!\w){re.escape(wanted)}(?!\w)") if wanted else None
-    within = [i for i, name in enumerate(names) if words and words.search(name)]
-    return [whole, synonym, within]
+    # A pattern of a megabyte takes seconds to compile, and is in no label.
+    parts = [i for i, name in enumerate(names) if wanted and wanted in name]
+    words = re.compile(rf"(?<!\w){re.escape(wanted)}(?!\w)") if parts else None
+    return [whole, synonym, [i for i in parts if words and words.search(names[i])]]
 
 
 def plain(label: str) -> str:

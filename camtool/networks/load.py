@@ -22,7 +22,7 @@ from camtool.networks import (
     torchvision,
 )
 from camtool.networks.fitting import first_convolution, not_finite
-from camtool.networks.labels import read_labels
+from camtool.networks.labels import one_each, read_labels
 from camtool.networks.source import Network, Source
 from camtool.networks.state import is_there, shown
 
@@ -103,9 +103,7 @@ def labels_for(network: Network, labels: Labels, classes: int) -> tuple[str, ...
         return own if len(own) == classes else tuple(str(index) for index in range(classes))
     if isinstance(labels, (str, os.PathLike)):
         return read_labels(Path(labels), classes)
-    if len(labels) != classes:
-        raise ModelError(f"{len(labels)} labels were given, the network has {classes} classes")
-    return tuple(labels)
+    return one_each(tuple(labels), classes, f"{len(labels)} labels were given")
 
 
 def find_source(name: str) -> Source:

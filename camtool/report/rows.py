@@ -50,6 +50,7 @@ class ReportRow:
         picture: file of the picture itself for the large view, or "".
         overlay: file of the written overlay, or "".
         target: what the list of pictures calls it, or "".
+        residual: what map and bias leave of the logit; NaN if unknown.
         truth: number and label of the class that the picture is known to show, if it is known.
         predicted: number and label of the class with the greatest logit; None for this row's.
         versus: number and label of the class that this row's is contrasted with, if it is.
@@ -73,6 +74,7 @@ class ReportRow:
     picture: str = ""
     overlay: str = ""
     target: str = ""
+    residual: float = math.nan
     truth: tuple[int, str] | None = None
     predicted: tuple[int, str] | None = None
     versus: tuple[int, str] | None = None
@@ -151,6 +153,7 @@ def to_class_map(row: ReportRow, position: int, versus: int | None = None) -> Cl
         peak=row.peak,
         share=row.share,
         entropy=row.entropy,
+        residual=row.residual,
         box=row.box,
         region=row.region or (0, 0, row.width, row.height),
         rows=levels.shape[0],

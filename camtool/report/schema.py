@@ -27,6 +27,7 @@ class ClassMap(NamedTuple):
     peak: float
     share: float
     entropy: float
+    residual: float
     box: Region | None
     region: Region
     rows: int

@@ -49,6 +49,10 @@ function decimal(value, digits = 2) {
   return value === null ? "–" : value.toFixed(digits).replace("-", "−");
 }
 
+function logits(value) {
+  return value === null ? "–" : `${value.toExponential(1).replaceAll("-", "−")} logits`;
+}
+
 function bar(value) {
   const node = element("div", "bar"), fill = element("i");
   fill.style.width = `${100 * Math.min(Math.max(value || 0, 0), 1)}%`;
@@ -144,6 +148,7 @@ class Viewer {
     const numbers = [
       [contrast ? "Difference of logits" : "Logit", decimal(row.logit)],
       ["Peak of the map", `${decimal(row.peak)} logits`],
+      ["Missing of it", logits(row.residual)],
       ...contrast ? [] : [
         ["Evidence in the box", percent(row.share)], ["Entropy of the map", decimal(row.entropy)],
         ["Box", box || "none"], ["Class number", String(row.number)]],

@@ -64,7 +64,8 @@ class Places:
         """The path, without ending, of one picture's files."""
         folder = source.parent if self.folder is None else self.folder
         names = [source.stem, source.name, *(f"{source.name}-{n}" for n in range(2, 10_000))]
-        base = next(folder / name for name in names if folder / name not in self._taken)
+        bases = (folder / fitting(name) for name in names)
+        base = next(base for base in bases if base not in self._taken)
         self._taken.add(base)
         return base
 

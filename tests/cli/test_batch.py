@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from camtool.cli import app
 from camtool.engines import ENGINES
+from camtool.images import formats
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +153,25 @@ def test_a_bad_picture_is_one_row_and_exit_code_1(photos, output, tmp_path):
     assert f"1 failed; {output / 'failed.csv'} says why." in result.output
     assert (output / "failed.csv").read_text() == "path,reason\na.jpg,is empty (0 bytes)\n"
     assert len(rows(output)) == 1
+
+
+def test_arrays_are_explained_and_what_lacks_a_plugin_says_which(output, tmp_path, monkeypatch):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    np.save(folder / "good.npy", np.zeros((60, 90, 3), np.uint8))
+    np.save(folder / "odd.npy", np.zeros(5))
+    (folder / "a.jxl").write_bytes(b"\xff\x0a" + bytes(50))
+    (folder / "b.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(50))
+    monkeypatch.setattr(formats, "_plugged_in", lambda plugin: False)
+    monkeypatch.setattr(Image, "ID", [form for form in Image.ID if form not in ("HEIF", "JXL")])
+    assert batch(folder, output, "--results", "csv").exit_code == 1
+    assert [row["path"] for row in rows(output)] == ["good.npy"]
+    with (output / "failed.csv").open(newline="") as stream:
+        told = {row["path"]: row["reason"] for row in csv.DictReader(stream)}
+    assert list(told) == ["a.jxl", "b.heic", "odd.npy"]
+    assert "pip install pillow-jxl-plugin" in told["a.jxl"]
+    assert "pip install pillow-heif" in told["b.heic"]
+    assert "has shape (5,)" in told["odd.npy"]
 
 
 def test_nothing_but_bad_pictures(output, tmp_path):

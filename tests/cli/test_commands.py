@@ -79,8 +79,21 @@ def test_inspect_as_json() -> None:
 def test_inspect_tells_what_follows_the_features() -> None:
     result = _run("inspect", "mobilenet_v3_small", "-w", "random")
     assert result.exit_code == 0
-    for words in ("features: 576 maps", "nonlinearity", "exact"):
+    for words in ("features: 576 maps", "nonlinearity", "auto takes integrated", "exact"):
         assert words in result.stdout
+    for words in ("pool", "parameters on the same features"):
+        assert words not in result.stdout
+
+
+def test_inspect_lists_the_cuts_that_layer_may_name() -> None:
+    facts = json.loads(_run("inspect", "mobilenet_v3_small", "-w", "random", "--json").stdout)
+    layers = [cut["layer"] for cut in facts["cuts"]]
+    assert layers[:3] == ["features", "features.11", "features.8"]
+    assert [cut["shape"] for cut in facts["cuts"][:3]] == [[7, 7], [7, 7], [14, 14]]
+    assert max(cut["residual"] for cut in facts["cuts"]) <= 1e-5
+    assert (facts["head"]["method"], facts["head"]["pool"]) == ("integrated", None)
+    shown = _run("inspect", "mobilenet_v3_small", "-w", "random").stdout
+    assert all(layer in shown for layer in layers)
 
 
 def test_inspect_refuses_with_the_reason(tmp_path: Path) -> None:

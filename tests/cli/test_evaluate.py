@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from camtool.accelerate import memory
 from camtool.cli import app
 from camtool.evaluate.figures import TITLES
 
@@ -107,6 +108,14 @@ def test_kept_maps_are_measured_again_without_naming_the_network(run, tmp_path):
         refused = run("--maps", maps, *words)
         assert refused.exit_code == 2
         assert str(maps) in refused.stderr
+
+
+def test_freed_memory_is_kept_where_a_network_runs(run, tmp_path, monkeypatch):
+    kept = []
+    monkeypatch.setattr(memory, "keep_freed_memory", lambda: kept.append(True))
+    for network in ([], ["-m", "auto"]):
+        assert run("--json", "--maps", tmp_path / "maps", *network).exit_code == 0
+        assert kept == [True]
 
 
 @pytest.mark.parametrize("alias", ["-j", "--workers", "--num-workers"])

@@ -69,6 +69,21 @@ def test_a_table_and_a_panel_beside_the_picture(explain, here: Path) -> None:
     assert sorted(path.name for path in here.iterdir()) == ["one.cam.png", "one.png", "two.jpg"]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+@pytest.mark.parametrize("name", ["a\x1b[2J\nb.png", "a" * 251 + ".png", "ü" * 127, "-a.png"])
+def test_odd_names_are_explained_and_printed_on_one_line(explain, here, monkeypatch, name) -> None:
+    shutil.copy(here / "one.png", here / name)
+    monkeypatch.chdir(here)
+    result = explain("--save", "panel,json", "--", name)
+    assert result.exit_code == 0, result.stderr
+    panel, record = result.stdout.splitlines()[-2:]
+    assert panel.startswith("panel: ")
+    assert record.startswith("json: ")
+    assert all(line.isprintable() for line in (panel, record))
+    made = {path.name for path in here.iterdir()} - {"one.png", "two.jpg", name}
+    assert len(made) == 2
+
+
 def test_labels_are_never_read_as_markup(explain, here: Path) -> None:
     assert "[red]cow" in explain(here / "one.png", "-t", 4, "--save", "none").stdout
 
@@ -88,6 +103,8 @@ def test_json_is_one_document_of_the_designs_shape(explain, here: Path) -> None:
         "method",
         "activation",
         "head",
+        "layer",
+        "steps",
     }
     assert document["model"]["classes"] == 5
     assert len(document["model"]["sha256"]) == 64
@@ -215,12 +232,30 @@ def test_numbers_of_the_input_are_taken(explain, here: Path, shared: Path) -> No
     assert found == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("activation", "expected"),
+    [
+        ("softmax", lambda logits: np.exp(logits) / np.exp(logits).sum()),
+        ("sigmoid", lambda logits: 1 / (1 + np.exp(-logits))),
+        ("none", lambda logits: None),
+    ],
+)
+def test_the_activation_makes_the_probabilities(explain, here: Path, activation, expected) -> None:
+    result = explain(here / "one.png", "--json", "-k", 5, "--activation", activation)
+    found = json.loads(result.stdout)["images"][0]["explanations"]
+    wanted = expected(np.array([one["logit"] for one in found]))
+    told = [one["probability"] for one in found]
+    assert told == ([None] * 5 if wanted is None else pytest.approx(wanted, rel=1e-4))
+
+
 def test_exact_refuses_what_does_not_add_up(explain, here: Path, monkeypatch) -> None:
     assert explain(here / "one.png", "--save", "none", "--exact").exit_code == 0
+    other = explain(here / "one.png", "--save", "none", "--exact", "--method", "gradcam")
     monkeypatch.setattr("camtool.heads.head.TOLERANCE", 1e-12)
-    result = explain(here / "one.png", "--save", "none", "--exact")
-    assert result.exit_code == 3
-    assert "do not add up" in result.stderr
+    for result in (other, explain(here / "one.png", "--save", "none", "--exact")):
+        assert result.exit_code == 3
+        assert "do not add up" in result.stderr
+        assert len(result.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
@@ -236,6 +271,8 @@ def test_exact_refuses_what_does_not_add_up(explain, here: Path, monkeypatch) ->
         (("--colormap", "nope"), "nope"),
         (("--method", "shap"), "--method takes auto, cam"),
         (("--mean", "a,b"), "--mean takes numbers"),
+        (("--mean", "0.5,0.5", "--std", "0.5,0.5"), "mean has 2 channels, the network 3"),
+        (("--size", "1000000"), "size must be 1 to 8192"),
         (("-k", "0"), "--topk"),
         (("--opacity", "2"), "--opacity"),
     ],

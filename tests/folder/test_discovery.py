@@ -100,6 +100,13 @@ def test_pictures_are_known_by_content_where_the_name_does_not_tell(folder, make
     assert keys(folder)[-2:] == ["d.txt", "e"]
 
 
+def test_no_kind_of_picture_is_passed_over_in_silence(folder):
+    more = [f"e.{ending}" for ending in ("HEIC", "heif", "hif", "jxl", "npy")]
+    for name in more:
+        (folder / name).touch()
+    assert keys(folder)[-len(more) :] == more
+
+
 def test_pipes_without_the_name_of_a_picture_are_not_opened(folder):
     if not hasattr(os, "mkfifo"):
         pytest.skip("needs pipes with names")

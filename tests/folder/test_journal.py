@@ -79,25 +79,14 @@ def test_an_explained_picture_is_read_back_with_its_maps(tmp_path):
     row = Row(
         path="a", rank=0, label="b", index=1, probability=0.25, logit=1.5, x0=1, y0=2, x1=3, y1=4,
         share=0.5, peak=2.5, entropy=0.75, width=5, height=6, target=None,
-        truth="c", predicted="b", right=False,
+        residual=0.0, exact=True, method="cam", steps=1, truth="c", predicted="b", right=False,
     )  # fmt: skip
     maps = np.arange(12, dtype=np.float32).reshape(1, 3, 4) - 5.5
     data = base64.b64encode(maps.tobytes()).decode()
     entry = Explained(
-        "a",
-        "a~2",
-        (5, 6),
-        False,
-        [64, 96],
-        [0, 0, 9, 9],
-        [row],
-        [1, 3, 4],
-        data,
-        {"f": 7},
-        1.5,
-        1,
-        2,
-    )
+        "a", "a~2", (5, 6), False, [64, 96], [0, 0, 9, 9],
+        [row], [1, 3, 4], data, {"f": 7}, 1.5, 1, 2,
+    )  # fmt: skip
     journal = Journal(tmp_path / "journal.jsonl", ["a"])
     journal.append([(0, entry)])
     journal.close()

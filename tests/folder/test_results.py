@@ -110,6 +110,8 @@ def test_numbers_agree_with_explain(output, source, tiny):
         assert row["peak"] == pytest.approx(one.maps[k].max(), abs=1e-4)
         assert (row["width"], row["height"]) == one.geometry.size
         assert 0 <= row["entropy"] <= 1
+        assert abs(row["residual"] - one.residual[k]) <= 1e-5
+        assert (row["exact"], row["method"], row["steps"]) == (True, "cam", 1)
         if row["x0"] is not None:
             assert 0 <= row["x0"] < row["x1"] <= row["width"]
             assert 0 < row["share"] <= 1

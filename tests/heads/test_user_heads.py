@@ -130,6 +130,10 @@ REFUSED = {
         "not [N,classes]",
     ),
     "no tensor": (lambda s, f: "cat", "returns str"),
+    "several by names": (
+        lambda s, f: dict.fromkeys(("kind", "age"), s.fc(f.mean((2, 3)))),
+        "returns dict of 'kind', 'age', where no logits were found; name them",
+    ),
 }
 
 
@@ -211,7 +215,7 @@ def test_the_integral_is_that_of_the_definition(how: str) -> None:
         versions = torch.cat([(n + 0.5) / steps * forward.features, forward.features])
         with torch.enable_grad():
             versions.requires_grad_()
-            logits = forward.tail(versions, frozen=True)[:2].gather(1, classes)
+            logits = forward.tail(versions, held={})[:2].gather(1, classes)
             total += torch.autograd.grad(logits.sum(), versions)[0][:2] / steps
     expected = (total * forward.features).sum(1, keepdim=True) * total.shape[2] * total.shape[3]
     assert (found - expected).abs().max() <= 0.02 * expected.abs().max()

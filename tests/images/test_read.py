@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from camtool.images import ImageError, read_image
+from camtool.images import ImageError, read_image, read_levels, read_size
 from camtool.images.read import ImageSource
 
 SMOOTH = np.stack(
@@ -158,9 +158,22 @@ def _with_orientation(upright: np.ndarray, orientation: int) -> Image.Image:
 def test_exif_orientation_is_undone(orientation: int, form: str) -> None:
     image = _with_orientation(SMOOTH, orientation)
     options = {"lossless": True} if form == "WEBP" else {"quality": 98} if form == "JPEG" else {}
-    found = read_image(_encoded(image, form, exif=image.getexif(), **options))
+    content = _encoded(image, form, exif=image.getexif(), **options)
+    found = read_image(content)
     assert found.shape == SMOOTH.shape
+    assert read_size(content) == (SMOOTH.shape[1], SMOOTH.shape[0])
     assert np.abs(found.astype(int) - SMOOTH).mean() < (2 if form == "JPEG" else 1e-9)
+
+
+def test_numbers_of_a_palette_are_read_as_they_stand() -> None:
+    palette = Image.fromarray(GREY % 7)
+    palette.putpalette([9] * 768)
+    for image in (palette, Image.fromarray(GREY % 7)):
+        np.testing.assert_array_equal(read_levels(_encoded(image, "PNG")), GREY % 7)
+    colour = Image.fromarray(SMOOTH)
+    np.testing.assert_array_equal(read_levels(colour), np.asarray(colour.convert("L")))
+    np.testing.assert_array_equal(read_levels(GREY), GREY)
+    assert read_size(GREY) == read_size(SMOOTH) == colour.size
 
 
 def test_content_counts_not_the_name(tmp_path: Path) -> None:

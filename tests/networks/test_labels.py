@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -130,8 +131,9 @@ def test_an_index_of_thousands_of_digits_is_none(target: int | str) -> None:
     assert len(str(caught.value)) < 200
 
 
-@pytest.mark.slow
-def test_a_target_of_a_megabyte_is_looked_up_at_once() -> None:
+def test_a_target_of_a_megabyte_is_looked_up_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A pattern of it would take seconds, and matches no label.
+    monkeypatch.setattr(re, "escape", None)
     with pytest.raises(TargetError, match="no class is called 'aaaa") as caught:
         resolve_target("a" * 1_000_000, [f"label {n}" for n in range(1000)])
     assert len(str(caught.value)) < 500
@@ -173,3 +175,11 @@ def test_json_written_by_python_comes_back(tmp_path: Path) -> None:
     path = tmp_path / "labels.json"
     path.write_text(json.dumps(["Käse", "猫", "a\\b"]))
     assert read_labels(path, 3) == ("Käse", "猫", "a\\b")
+
+
+def test_labels_with_a_word_spelled_alike_come_first() -> None:
+    labels = ["catamaran", "Persian cat", "cart", "Egyptian cat", "cats, moggies", "chat, bird"]
+    with pytest.raises(TargetError, match="nearest are 1 'Persian cat', 3 'Egyptian cat'"):
+        resolve_target("catt", labels)
+    with pytest.raises(TargetError, match="nearest are 0 'catamaran'"):
+        resolve_target("qqq", labels[:1])

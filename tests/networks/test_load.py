@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import namedtuple
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import camtool
 from camtool.errors import ModelError
@@ -89,6 +92,19 @@ def test_labels_default_to_indices_and_must_fit(tmp_path: Path) -> None:
     assert camtool.load(_tiny(), labels=path, device="cpu").labels == ("a", "b", "c")
 
 
+def test_a_single_logit_is_that_of_the_second_of_two_labels(tmp_path: Path) -> None:
+    path = tmp_path / "labels.json"
+    path.write_text('{"ham": 0, "spam": 1}')
+    module = nn.Sequential(
+        nn.Conv2d(3, 4, 4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 1)
+    )
+    for labels in (path, ["ham", "spam"], ["spam"]):
+        found = camtool.load(module, labels=labels, device="cpu", size=32)
+        assert found.labels == ("spam",)
+    with pytest.raises(ModelError, match="3 labels were given, the network has 1 classes"):
+        camtool.load(module, labels=["a", "b", "c"], device="cpu", size=32)
+
+
 def test_published_labels_do_not_name_other_classes(tmp_path: Path) -> None:
     path = tmp_path / "mine.pth"
     torch.save(zoo.random_module("squeezenet1_1", 3).state_dict(), path)
@@ -108,3 +124,47 @@ def test_input_sizes_come_from_the_entry() -> None:
     newer = zoo.find_entry("resnet50", "IMAGENET1K_V2").preprocessing
     assert (newer.size, newer.resize) == (224, 232)
     assert zoo.find_entry("swin_t", "DEFAULT").preprocessing.interpolation == "bicubic"
+
+
+class Several(nn.Module):
+    """Two heads on the same features."""
+
+    def __init__(self, how: Any) -> None:
+        super().__init__()
+        self.body = nn.Conv2d(3, 4, 3, 2, 1)
+        self.kind, self.age = nn.Linear(4, 3), nn.Linear(4, 5)
+        self.how = how
+
+    def forward(self, x: Tensor) -> Any:
+        pooled = self.body(x).relu().mean((2, 3))
+        return self.how(self.kind(pooled), self.age(pooled))
+
+
+Pair = namedtuple("Pair", ["kind", "age"])
+
+
+@pytest.mark.parametrize(
+    ("how", "output"),
+    [
+        (lambda kind, age: (kind, age), 1),
+        (lambda kind, age: {"kind": kind, "age": age}, "age"),
+        (Pair, "age"),
+        (lambda kind, age: SimpleNamespace(kind=kind, age=age), "age"),
+    ],
+)
+def test_one_of_several_outputs_is_explained(how, output) -> None:
+    module = Several(how).eval()
+    model = camtool.load(module, output=output, device="cpu", size=32)
+    assert (model.head.classes, model.head.exact) == (5, True)
+    inputs = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        features = module.body(inputs).relu()[0]
+        found = model.explain_tensor(inputs, targets=2)[0]
+        maps = torch.einsum("k,khw->hw", module.age.weight[2], features)
+        assert found.all_logits == pytest.approx(module.age(features.mean((1, 2))), abs=1e-6)
+        assert found.maps[0] == pytest.approx(maps, abs=1e-5)
+    assert not module._forward_hooks
+    with pytest.raises(ModelError, match="has no output 'size', but"):
+        camtool.load(module, output="size", device="cpu", size=32)
+    with pytest.raises(ModelError, match="has no output 7, but one alone"):
+        camtool.load(module.body, output=7, device="cpu", size=32)

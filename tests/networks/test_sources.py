@@ -13,8 +13,9 @@ import torch
 from torch import nn
 from typer.testing import CliRunner
 
+import camtool
 from camtool.cli import app
-from camtool.errors import ModelError
+from camtool.errors import HeadError, ModelError
 from camtool.networks import (
     SOURCES,
     Network,
@@ -87,6 +88,19 @@ def test_a_source_from_outside_loads_by_its_names(mine, tmp_path: Path) -> None:
     assert load_network("mine/wonderful", tmp_path / "wonderful.pth").weights.endswith(".pth")
     with pytest.raises(ModelError, match="did you mean mine/wonderful"):
         load_network("mien/wonderful")
+
+
+def test_a_network_without_places_is_refused_before_its_weights_are_fetched(
+    mine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64 * 64, 3))
+    monkeypatch.setattr(mine, "random", lambda name: mine._network(module, name, "random"))
+    monkeypatch.setattr(mine, "fetch", lambda *_: pytest.fail("weights were fetched"))
+    with pytest.raises(HeadError, match="no place in the network"):
+        camtool.load("mine/wonderful", device="cpu")
+    result = CliRunner().invoke(app, ["explain", "a.jpg", "-m", "mine/wonderful"])
+    assert result.exit_code == 3
+    assert "no place in the network" in result.stderr
 
 
 def test_a_source_from_outside_is_listed_fetched_and_verified(mine, tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ _PLAIN = ReportRow(
     peak=28.0,
     share=0.8,
     entropy=2.0,
+    residual=-3e-7,
     box=(90, 60, 210, 140),
     width=300,
     height=200,

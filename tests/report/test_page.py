@@ -38,9 +38,9 @@ def test_page_holds_what_the_rows_say(tmp_path, row):
     assert data["labels"] == [{"number": 0, "label": "cat"}, {"number": 5, "label": "dog"}]
     assert [picture["path"] for picture in data["pictures"]] == ["a.png", "b.png"]
     first, second = data["pictures"][0]["classes"]
-    numbers = ("probability", "logit", "peak", "share", "entropy", "box", "region")
+    numbers = ("probability", "logit", "peak", "share", "entropy", "residual", "box", "region")
     assert [first[name] for name in numbers] == [
-        *(0.9, 7.5, 28.0, 0.8, 2.0),
+        *(0.9, 7.5, 28.0, 0.8, 2.0, -3e-7),
         [90, 60, 210, 140],
         [0, 0, 300, 200],
     ]

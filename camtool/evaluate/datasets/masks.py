@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
+from camtool.images import read_levels
 from camtool.opencv import cv2
 
 Mask = npt.NDArray[np.uint8]
@@ -47,9 +47,9 @@ def load_mask(files: MaskFiles, side: int | None = None) -> Mask:
         [h, w], uint8: 1 in the object, 0 outside, 255 where neither counts.
 
     Raises:
-        OSError: If a file can't be read as a picture.
+        ImageError: A file can't be read as a picture.
     """
-    pictures = [_read(path) for path in files.objects]
+    pictures = [read_levels(path) for path in files.objects]
     height, width = (side, side) if side is not None else pictures[0].shape
     pictures = [_resize(picture, width, height) for picture in pictures]
     if files.trimap:
@@ -59,16 +59,9 @@ def load_mask(files: MaskFiles, side: int | None = None) -> Mask:
     inside = np.any([picture > 0 for picture in pictures], axis=0)
     mask: Mask = np.asarray(inside, dtype=np.uint8)
     if files.ignore is not None:
-        ignored = _resize(_read(files.ignore), width, height) > 0
+        ignored = _resize(read_levels(files.ignore), width, height) > 0
         mask[ignored & ~inside] = IGNORED
     return mask
-
-
-def _read(path: Path) -> Mask:
-    """A grey or palette picture's own numbers, [h, w], uint8. Raises OSError."""
-    with Image.open(path) as picture:
-        plain = picture if picture.mode in ("L", "P") else picture.convert("L")
-        return np.asarray(plain, dtype=np.uint8)
 
 
 def _resize(picture: Mask, width: int, height: int) -> Mask:

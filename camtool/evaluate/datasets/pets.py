@@ -8,6 +8,7 @@ import numpy as np
 
 from camtool.evaluate.datasets.masks import OBJECT, MaskFiles, load_mask
 from camtool.evaluate.datasets.records import Findings, TrueBox, read_lines
+from camtool.images import ImageError
 
 
 def read(root: Path, images: Path | None, found: Findings) -> None:
@@ -25,8 +26,8 @@ def read(root: Path, images: Path | None, found: Findings) -> None:
         mask = MaskFiles((root / "annotations" / "trimaps" / f"{name}.png",), trimap=True)
         try:
             boxes = _extent(mask)
-        except OSError as error:
-            found.problem(mask.objects[0], f"not a readable trimap: {error}")
+        except ImageError as error:
+            found.problem(mask.objects[0], error.reason)
             continue
         found.add(folder / f"{name}.jpg", breed, boxes, mask=mask if boxes else None)
 

@@ -8,9 +8,8 @@ from operator import le, lt
 from pathlib import Path
 from typing import NamedTuple
 
-from PIL import Image, UnidentifiedImageError
-
 from camtool.evaluate.datasets.masks import MaskFiles
+from camtool.images import ImageError, read_size
 
 TrueBox = tuple[float, float, float, float]
 
@@ -25,7 +24,7 @@ class Record:
         boxes: (x0, y0, x1, y1) in pixels of the picture, end-exclusive, within it. A box of no
             width or height is one pixel wide or high.
         mask: Files of its mask, if the data set has masks.
-        size: (width, height) of the picture.
+        size: (width, height) of the picture, as people see it.
     """
 
     path: Path
@@ -102,9 +101,9 @@ class Findings:
             self.problem(path, "the picture is missing")
             return
         try:
-            actual = size or _picture_size(path)
-        except (OSError, UnidentifiedImageError) as error:
-            self.problem(path, f"not a readable picture: {error}")
+            actual = size or read_size(path)
+        except ImageError as error:
+            self.problem(path, error.reason)
             return
         missing = [file for file in mask.files() if not file.is_file()] if mask else []
         for file in missing:
@@ -176,8 +175,3 @@ def read_lines(path: Path) -> list[str]:
 
 def _plain(name: str) -> str:
     return " ".join(name.replace("_", " ").split()).casefold()
-
-
-def _picture_size(path: Path) -> tuple[int, int]:
-    with Image.open(path) as picture:
-        return picture.size

@@ -19,6 +19,7 @@ from camtool.evaluate.datasets import (
     read_dataset,
 )
 from camtool.evaluate.datasets.masks import MaskFiles
+from camtool.images import ImageError
 
 VOC = """<annotation><object><name>{name}</name><bndbox><xmin>{0}</xmin><ymin>{1}</ymin>
 <xmax>{2}</xmax><ymax>{3}</ymax></bndbox></object></annotation>"""
@@ -84,9 +85,52 @@ def test_csv_bad_data_is_counted_and_named(tmp_path):
         "empty.jpg: box (5.0, 5.0, 5.0, 20.0) has no area",
         "numbers.jpg: row 5 of boxes.csv has no four numbers",
         "gone.jpg: the picture is missing",
-        "broken.jpg: not a readable picture",
+        "broken.jpg: is not a picture in a format that Pillow reads",
     ):
         assert expected in text
+
+
+def png_chunk(kind: bytes, content: bytes) -> bytes:
+    checksum = zlib.crc32(kind + content).to_bytes(4, "big")
+    return len(content).to_bytes(4, "big") + kind + content + checksum
+
+
+SIDES = (60_000).to_bytes(4, "big") * 2
+LARGE = b"\x89PNG\r\n\x1a\n" + b"".join(
+    (png_chunk(b"IHDR", SIDES + b"\x08\0\0\0\0"), png_chunk(b"IDAT", b""), png_chunk(b"IEND", b""))
+)
+BAD = {
+    "larger than Pillow's own limit": LARGE,
+    "cut in its header": LARGE[:20],
+    "a video": b"\0\0\0\x18ftypisom\0\0\0\1",
+    "a DDS that is not implemented": b"DDS " + (124).to_bytes(4, "little") + bytes(120),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_pictures_and_masks_that_can_not_be_read_are_problems(tmp_path, case):
+    for name in ("a.jpg", "a_mask.png", "trimaps/a_1.png"):
+        path = picture(tmp_path / "annotations" / name)
+        path.write_bytes(BAD[case])
+        with pytest.raises(ImageError):
+            load_mask(MaskFiles((path,)))
+    write(tmp_path / "annotations" / "test.txt", "a_1 1 1 1")
+    pets = read_dataset(tmp_path, "pets")
+    assert [problem.path for problem in pets.problems] == [str(path)]
+    write(tmp_path / "boxes.csv", "path,x0,y0,x1,y1", "annotations/a.jpg,1,1,5,5")
+    boxes = read_dataset(tmp_path, "csv")
+    # What only decoding would show is shown by decoding it.
+    assert boxes.problems or case == "larger than Pillow's own limit"
+
+
+def test_boxes_are_those_of_the_picture_as_people_see_it(tmp_path):
+    image = Image.new("RGB", (40, 30))
+    image.getexif()[0x0112] = 6
+    (tmp_path / "cat").mkdir()
+    image.save(tmp_path / "cat" / "a.jpg", exif=image.getexif())
+    write(tmp_path / "boxes.csv", "path,x0,y0,x1,y1", "cat/a.jpg,0,0,30,40")
+    data = read_dataset(tmp_path, "csv")
+    assert (data.records[0].size, data.problems) == ((30, 40), [])
 
 
 def test_csv_without_its_columns_is_refused(tmp_path):
@@ -202,7 +246,7 @@ def test_pets(tmp_path):
     assert np.array_equal(mask == 1, trimap == 1)
     assert np.array_equal(mask == 255, trimap == 3)
     assert "Abyssinian_1.jpg: it has no usable box" in reasons(data)
-    assert "pug_3.png: not a readable trimap" in reasons(data)
+    assert "pug_3.png: no such file" in reasons(data)
 
 
 def test_coco(tmp_path):

@@ -1,0 +1,100 @@
+"""What a tail costs, and that saving it changes nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from camtool.heads import Forward, TailHead, find_head
+
+SIZE = 32
+
+
+class Attentive(nn.Module):
+    """Patches, torch's own attention, and a class token that alone leads to the logits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, 16, 8, 8)
+        self.token = nn.Parameter(torch.randn(1, 1, 16))
+        self.norm, self.last = nn.LayerNorm(16), nn.LayerNorm(16)
+        self.mix = nn.MultiheadAttention(16, 2, batch_first=True)
+        self.mlp = nn.Sequential(nn.Linear(16, 32), nn.GELU(), nn.Linear(32, 16))
+        self.fc = nn.Linear(16, 5)
+
+    def body(self, x: Tensor) -> Tensor:
+        places = self.patches(x).flatten(2).transpose(1, 2)
+        return torch.cat([self.token.expand(len(x), -1, -1), places], 1).relu()
+
+    def rest(self, x: Tensor) -> Tensor:
+        y = self.norm(x)
+        x = x + self.mix(y, y, y, need_weights=False)[0]
+        x = x + self.mlp(self.last(x))
+        return self.fc(x[:, 0])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.rest(self.body(x))
+
+
+class Calls(TorchDispatchMode):
+    """Counts what is computed, by name; apart from that what is computed on shapes alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.on_shapes: list[str] = []
+        self.products: list[tuple[int, ...]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        first = args[0] if args and isinstance(args[0], Tensor) else None
+        if first is not None and first.device.type == "meta":
+            self.on_shapes.append(str(func))
+        if "bmm" in str(func):
+            self.products.append(tuple(first.shape))
+        return func(*args, **(kwargs or {}))
+
+
+def seen(number: int = 3) -> tuple[Attentive, TailHead, Forward]:
+    torch.manual_seed(0)
+    network = Attentive().eval().requires_grad_(False)
+    head = find_head(network, SIZE)
+    assert isinstance(head, TailHead)
+    return network, head, head.forward(network, network, torch.randn(number, 3, SIZE, SIZE))
+
+
+def test_gradients_are_those_of_the_network() -> None:
+    network, _, forward = seen()
+    tokens = network.body(forward.inputs).detach().requires_grad_()
+    expected = torch.autograd.grad(network.rest(tokens)[:, 2].sum(), tokens)[0][:, 1:]
+    maps = forward.features.clone().requires_grad_()
+    (found,) = torch.autograd.grad(forward.tail(maps)[:, 2].sum(), maps)
+    torch.testing.assert_close(found.flatten(2).transpose(1, 2), expected)
+
+
+def test_what_stands_before_the_cut_is_run_on_shapes_once() -> None:
+    network, head, forward = seen()
+    forward.tail(forward.features)
+    again = head.forward(network, network, forward.inputs + 1)
+    with torch.no_grad(), Calls() as calls:
+        found = again.tail(again.features)
+    assert calls.on_shapes == []
+    with torch.no_grad():
+        torch.testing.assert_close(found, network(forward.inputs + 1))
+
+
+def test_shapes_of_few_inputs_are_kept() -> None:
+    network, head, _ = seen()
+    for number in range(1, 40):
+        forward = head.forward(network, network, torch.randn(number, 3, SIZE, SIZE))
+        forward.tail(forward.features)
+    assert 0 < len(head.shapes) <= 16
+
+
+def test_attention_is_not_projected_token_by_token_while_it_is_watched() -> None:
+    network, head, forward = seen()
+    tokens = forward.features[0, 0].numel() + 1
+    with Calls() as calls:
+        head.forward(network, network, forward.inputs)
+    assert tokens not in [shape[0] for shape in calls.products]
