@@ -56,7 +56,7 @@ def test_truth_can_be_forced_and_switched_off(tmp_path):
     told: list[str] = []
     assert truths(source, "auto") == [None] * 4
     assert truths(source, "folder", told.append) == [0, None, None, None]
-    assert told[0].startswith("1 sub-folders name classes, 2 do not (x, y)")
+    assert told[0].startswith("1 of 3 sub-folders are called like classes (not x, y)")
     assert truths(tree(tmp_path, "bee/4", "cat/5"), "none") == [None] * 6
     with pytest.raises(SourceError, match="no sub-folder is called like a class"):
         truths(tree(tmp_path / "x"), "folder")
