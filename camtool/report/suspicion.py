@@ -39,6 +39,7 @@ _ROUNDING = 0.02
 _PRIOR, _SPREAD = 4, 0.05
 """Few classes say little of how much classes differ: as if so many had this deviation."""
 _TELLING = 0.7
+"""Part of the greatest distance at which a place may stand for what tells a class apart."""
 
 Floats = npt.NDArray[np.float64]
 
