@@ -73,9 +73,7 @@ def load(
     """
     check_head(model, weights)
     network = load_network(model, weights, offline=offline)
-    for note in network.notes:
-        _log.warning("camtool: %s", note)
-    return CamModel(
+    cam = CamModel(
         network,
         labels,
         device,
@@ -89,6 +87,9 @@ def load(
         layer=layer,
         steps=steps,
     )
+    for note in cam.network.notes:
+        _log.warning("camtool: %s", note)
+    return cam
 
 
 def check_head(
