@@ -380,3 +380,19 @@ def test_parameters_beside_flatten_and_dense() -> None:
     assert head.parameters == 5 * 8 + 5
     assert head.dense_parameters == 8 * 10 * 10 * 5 + 5
     assert find_head(Net(LINEAR["no bias"]), SIZE).parameters == 5 * 8
+
+
+def test_patches_cut_out_in_one_go_have_places() -> None:
+    class Patches(nn.Module):
+        """A row of tokens from the first call on: no tensor ever looks like a picture."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.embed, self.fc = nn.Linear(48, 8), nn.Linear(8, 5)
+
+        def forward(self, x):
+            return self.fc(self.embed(F.unfold(x, 4, stride=4).transpose(1, 2)).relu().mean(1))
+
+    head = find_head(Patches(), SIZE)
+    assert (head.shape, head.channels, head.exact) == ((5, 5), 8, True)
