@@ -95,7 +95,7 @@ def measure(module: nn.Module, size: int) -> Found:
     # Where the first steps suffice for the smaller tolerance, no more are taken for it.
     enough = first[1] <= MORE.tolerance
     more = first if enough else _missed(head, module, inputs, logits, method, MORE)
-    steps, residuals = zip(first, more, strict=True)
+    steps, residuals = (first[0], more[0]), (first[1], more[1])
     return Found(head.kind, name, head.features, head.shape, steps, residuals)
 
 

@@ -80,6 +80,7 @@ def test_an_explained_picture_is_read_back_with_its_maps(tmp_path):
         path="a", rank=0, label="b", index=1, probability=0.25, logit=1.5, x0=1, y0=2, x1=3, y1=4,
         share=0.5, peak=2.5, entropy=0.75, width=5, height=6, target=None,
         truth="c", predicted="b", right=False,
+        residual=1e-7, exact=True, method="cam", steps=1,
     )  # fmt: skip
     maps = np.arange(12, dtype=np.float32).reshape(1, 3, 4) - 5.5
     data = base64.b64encode(maps.tobytes()).decode()

@@ -65,7 +65,8 @@ def benchmark() -> Any:
     """The command that makes the table of docs/networks.md."""
     path = HERE.parents[2] / "benchmarks" / "networks.py"
     spec = importlib.util.spec_from_file_location("benchmark_networks", path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     # Its data class looks up its own module.
     with pytest.MonkeyPatch.context() as patch:

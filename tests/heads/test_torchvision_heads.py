@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torchvision
 from torch import Tensor, nn
 
+from camtool.errors import HeadError
 from camtool.heads import Head, find_head
 from camtool.methods import Settings, find_method
 
@@ -132,3 +135,16 @@ def _check_from_outside(module: nn.Module, head: Head, size: int) -> None:
             maps, bias, _ = method(forward, classes, settings)
             missing = logits.gather(1, classes) - maps.mean((2, 3)) - bias
             assert missing.abs().max() <= most * spread
+
+
+@pytest.mark.parametrize(
+    ("build", "reason"),
+    [
+        (torchvision.models.segmentation.lraspp_mobilenet_v3_large, "no logits were found"),
+        (torchvision.models.detection.ssdlite320_mobilenet_v3_large, "no logits were found"),
+    ],
+)
+def test_what_does_not_classify_is_refused_in_a_line(build: Any, reason: str) -> None:
+    with pytest.raises(HeadError, match=reason) as caught:
+        find_head(build(weights=None, weights_backbone=None).eval(), 64)
+    assert "\n" not in str(caught.value)
