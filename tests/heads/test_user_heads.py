@@ -396,3 +396,14 @@ def test_patches_cut_out_in_one_go_have_places() -> None:
 
     head = find_head(Patches(), SIZE)
     assert (head.shape, head.channels, head.exact) == ((5, 5), 8, True)
+
+
+def test_one_place_is_no_map() -> None:
+    """VGG's dense layers as convolutions: one cell is pooled, and the places lie before it."""
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 6, 10), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5),
+    )  # fmt: skip
+    head = find_head(module, SIZE)
+    assert (head.shape, head.kind, head.exact) == ((10, 10), "positional", True)
