@@ -87,7 +87,8 @@ def _found(seen: Seen) -> Head:
             continue
         if isinstance(head, PooledHead):
             head = replace(head, max_error=_error(head, seen))
-            if not head.exact:
+            # One place says nothing; what is pooled before it may have more.
+            if not head.exact or head.shape == (1, 1):
                 inexact = inexact or head
                 continue
         return head

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils._pytree import tree_map
 
 from camtool.errors import HeadError
@@ -144,9 +145,9 @@ class _Grafting(Counting):
         elif any(tensor.device.type == "meta" for tensor in tensors_of((args, kwargs))):
             args, kwargs = tree_map(_to_meta, args), tree_map(_to_meta, kwargs)
             output = self.known[key] = func(*args, **kwargs)
-        elif self.held is not None and here.function in _STATISTICS and self._follows(args):
+        elif self.held is not None and self._follows(args) and _is_statistic(here.function, args):
             output = self._normalized(key, self.held, func, args, kwargs)
-        elif self._follows(args) and here.function.strip("_") in _ELEMENTWISE:
+        elif self._bends(here.function, args):
             self.bent = True
             output = (
                 _secant(self.real, func, args, kwargs) if self.secant else func(*args, **kwargs)
@@ -165,6 +166,11 @@ class _Grafting(Counting):
             return False
         x = args[0]
         return x.requires_grad and not x.is_leaf and x.ndim > 0 and len(x) == self.versions
+
+    def _bends(self, name: str, args: tuple[Any, ...]) -> bool:
+        """Whether a call is an elementwise function of what comes from the cut."""
+        bends = name.strip("_") in _ELEMENTWISE and self._follows(args)
+        return bends and not _is_statistic(name, args)
 
     def _normalized(
         self, key: tuple[str, int], held: Held, func: Any, args: tuple[Any, ...], kwargs: Any
@@ -241,6 +247,28 @@ def _normalize(real: int, func: Any, args: Sequence[Any], kwargs: dict[str, Any]
     return normal
 
 
+def _cosine(real: int, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor:
+    x, other, dim, eps = _arguments(args, kwargs, ("x1", "x2", "dim", "eps"), 1e-8)
+    dim = 1 if dim is None else dim
+    length = x[-real:].detach().norm(dim=dim, keepdim=True).clamp_min(eps)
+    normal = x / _held(real, length, len(x) // real)
+    cosine: Tensor = (normal * functional.normalize(other, dim=dim, eps=eps)).sum(dim)
+    return cosine
+
+
+def _is_statistic(name: str, args: Sequence[Any]) -> bool:
+    """Whether a call gives a statistic; a root does only of what was summed up over channels."""
+    if name == "cosine_similarity":
+        return len(args) > 1 and len(args[1]) == 1
+    if name not in _ROOTS:
+        return name in _STATISTICS
+    if "pow" in name and (len(args) < 2 or args[1] not in (0.5, -0.5)):
+        return False
+    shape = args[0].shape
+    pooled = len(shape) == 4 and shape[1] > 1 and tuple(shape[2:]) == (1, 1)
+    return (len(shape) == 1 or 1 in shape[1:]) and not pooled
+
+
 def _statistic(real: int, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     """A statistic that a network computes itself: a norm, a variance, 1 / sqrt."""
     output = func(*args, **kwargs)
@@ -266,14 +294,16 @@ def _arguments(
     return found
 
 
+_ROOTS = ("sqrt", "rsqrt", "pow", "__pow__")
+
 _STATISTICS: dict[str, Callable[..., Any]] = {
     "layer_norm": _layer_norm,
     "rms_norm": _rms_norm,
     "group_norm": _group_norm,
     "normalize": _normalize,
-    **dict.fromkeys(
-        ("norm", "vector_norm", "linalg_vector_norm", "rsqrt", "var", "std", "sqrt"), _statistic
-    ),
+    "cosine_similarity": _cosine,
+    **dict.fromkeys(("norm", "linalg_norm", "linalg_vector_norm", "var", "std"), _statistic),
+    **dict.fromkeys(_ROOTS, _statistic),
 }
 
 
@@ -282,7 +312,7 @@ _ELEMENTWISE = frozenset(
         *("relu", "relu6", "hardtanh", "leaky_relu", "elu", "celu", "selu", "silu", "gelu"),
         *("hardswish", "hardsigmoid", "mish", "sigmoid", "tanh", "softplus", "logsigmoid"),
         *("softsign", "exp", "log", "log1p", "expm1", "clamp", "clamp_min", "clamp_max"),
-        *("square", "abs", "pow"),
+        *("square", "abs", "pow", "sqrt", "rsqrt"),
     }
 )
 
