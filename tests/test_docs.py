@@ -49,6 +49,9 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copy(ROOT / "examples" / "espresso.jpg", photo)
     (folder / "photos" / "deep").mkdir(parents=True)
     shutil.copy(photo, folder / "photos")
+    for name in ("espresso", "n02123045"):
+        (folder / "val" / name).mkdir(parents=True)
+        shutil.copy(photo, folder / "val" / name)
     with Image.open(photo) as picture:
         picture.resize((90, 60)).save(folder / "photos" / "deep" / "small.png")
     torch.save(zoo.random_module("resnet18", 2).state_dict(), folder / "mine.pth")

