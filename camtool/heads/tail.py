@@ -152,6 +152,10 @@ class _Grafting(Counting):
             output = (
                 _secant(self.real, func, args, kwargs) if self.secant else func(*args, **kwargs)
             )
+        elif here.function in _MAXIMA and self._follows(args) and not kwargs.get("return_indices"):
+            self.bent = True
+            found = _MAXIMA[here.function](self.real, args, kwargs) if self.secant else None
+            output = func(*args, **kwargs) if found is None else found
         elif here.function == "linear" and self._follows(args) and args[0].ndim == 3:
             x, weight, bias = _arguments(args, kwargs, ("input", "weight", "bias"), None)
             output = _TokensLinear.apply(x, weight, bias)
@@ -377,3 +381,103 @@ class _Secant(torch.autograd.Function):
             None,
             None,
         )
+
+
+class _MaximumSecant(torch.autograd.Function):
+    """Maxima; the gradient shares the rise since the version before between two of the inputs.
+
+    Let i be where a maximum lies now and j where it lay in the version before, d what either input
+    rose by, and r what the maximum did. Then d_j <= r <= d_i, and r = s d_i + (1 - s) d_j with a
+    share s from 0 to 1.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, places: Tensor, real: int) -> Tensor:
+        """Maxima [N,...] of x [N,...], which lie at places [N,...] of the flattened x[n]."""
+        y = x.flatten(1).gather(1, places.flatten(1))
+        ctx.save_for_backward(x, y, places)
+        ctx.real = real
+        return y.view(places.shape)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        x, y, places = ctx.saved_tensors
+        real, flat = ctx.real, places.flatten(1)
+        run = (x[real:] - x[:-real]).flatten(1)
+        now, before = flat[real:], flat[:-real]
+        ahead, behind = run.gather(1, now), run.gather(1, before)
+        rise, apart = y[real:] - y[:-real], ahead - behind
+        share = torch.where(apart > 0, (rise - behind) / torch.where(apart > 0, apart, 1.0), 1.0)
+        share = share.clamp(0, 1)
+        down = gradient.flatten(1)[real:]
+        found = x.new_zeros(x.shape).flatten(1)
+        found[real:].scatter_add_(1, now, share * down)
+        found[real:].scatter_add_(1, before, (1 - share) * down)
+        return found.view(x.shape), None, None
+
+
+def _pooled_maxima(real: int, args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor | None:
+    return _of_planes(real, args, kwargs, functional.max_pool2d_with_indices)
+
+
+def _adaptive_maxima(real: int, args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor | None:
+    return _of_planes(real, args, kwargs, functional.adaptive_max_pool2d_with_indices)
+
+
+def _of_planes(
+    real: int, args: Sequence[Any], kwargs: dict[str, Any], pool: Callable[..., Any]
+) -> Tensor | None:
+    x = args[0]
+    if x.ndim != 4:
+        return None
+    places = pool(x.detach(), *args[1:], **{**kwargs, "return_indices": True})[1]
+    planes = torch.arange(x.shape[1], device=x.device).view(-1, 1, 1) * (x.shape[2] * x.shape[3])
+    found: Tensor = _MaximumSecant.apply(x, places + planes, real)
+    return found
+
+
+def _maxima_along(real: int, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    """`max` and `amax` over axes other than that of the batch, and `max` of two tensors."""
+    x, axes, keep = _arguments(args, kwargs, ("input", "dim", "keepdim"), False)
+    if isinstance(axes, Tensor):
+        return _larger(real, args, kwargs)
+    sides = [axes] if isinstance(axes, int) else list(axes or ())
+    sides = [side % x.ndim for side in sides]
+    if not sides or 0 in sides:
+        return None
+    last = x.movedim(sides, list(range(-len(sides), 0))).flatten(-len(sides))
+    cells = torch.arange(last[0].numel(), device=x.device).view(1, *last.shape[1:])
+    index = last.detach().argmax(-1, keepdim=True)
+    places = cells.expand(last.shape).gather(-1, index).squeeze(-1)
+    found: Tensor = _MaximumSecant.apply(last, places, real)
+    index = index.squeeze(-1)
+    for side in sorted(sides) if keep else ():
+        found, index = found.unsqueeze(side), index.unsqueeze(side)
+    return found, index
+
+
+def _greatest(real: int, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    found = _maxima_along(real, args, kwargs)
+    return torch.return_types.max(found) if isinstance(found, tuple) else found
+
+
+def _greatest_alone(real: int, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    found = _maxima_along(real, args, kwargs)
+    return found and found[0]
+
+
+def _larger(real: int, args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor | None:
+    if len(args) < 2:
+        return None
+    both = torch.stack(torch.broadcast_tensors(*args[:2]), 1)  # type: ignore[no-untyped-call]
+    return _greatest_alone(real, (both, 1), {})  # type: ignore[no-any-return]
+
+
+_MAXIMA: dict[str, Callable[[int, Sequence[Any], dict[str, Any]], Any]] = {
+    "max_pool2d": _pooled_maxima,
+    "adaptive_max_pool2d": _adaptive_maxima,
+    "amax": _greatest_alone,
+    "max": _greatest,
+    "maximum": _larger,
+}
+"""Functions that take the greatest of several, as `_MaximumSecant` wants them."""
