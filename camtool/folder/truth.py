@@ -101,10 +101,10 @@ def _folders(
     if kind == "auto" and 2 * len(found) <= len(names):
         return {}
     others = [printable(name) for name in names if name not in found]
-    but = f", {len(others)} do not ({', '.join(others[:3])}{', …' * (len(others) > 3)})"
+    but = f" (not {', '.join(others[:3])}{', …' * (len(others) > 3)})" if others else ""
     warn(
-        f"{len(found)} sub-folders name classes{but if others else ''}: taken for the truth, "
-        "unless --truth none"
+        f"{len(found)} of {len(names)} sub-folders are called like classes{but}, which is taken "
+        "for the truth; --truth none ignores it"
     )
     return found
 

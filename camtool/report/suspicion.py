@@ -39,6 +39,7 @@ _ROUNDING = 0.02
 _PRIOR, _SPREAD = 4, 0.05
 """Few classes say little of how much classes differ: as if so many had this deviation."""
 _TELLING = 0.7
+"""Part of the greatest distance at which a place may stand for what tells a class apart."""
 
 Floats = npt.NDArray[np.float64]
 
@@ -115,22 +116,28 @@ class Suspicions:
         }
         if len(judged) < 2:
             return {}
+        totals = np.array([rows.sum(0), (rows**2).sum(0)])
         unlike = _unlikeness(np.array([rows[members].mean(0) for members in judged.values()]))
         return {
-            key: self._flag(rows, members, classes, len(judged))
+            key: self._flag(rows, totals, members, classes, len(judged))
             for (key, members), classes in zip(judged.items(), unlike, strict=True)
         }
 
     def _flag(
-        self, rows: Floats, members: npt.NDArray[np.intp], unlike: Floats, classes: int
+        self,
+        rows: Floats,
+        totals: Floats,
+        members: npt.NDArray[np.intp],
+        unlike: Floats,
+        classes: int,
     ) -> tuple[float, Flag | None]:
-        pictures = _separation(rows, members[None])[0]
+        pictures = _separation(rows, totals, members[None])[0]
         apart = np.minimum(pictures / APART, unlike / UNLIKE)
         most = float(apart.max())
         if most < 1.0:
             return most, None
         reached = pictures[apart.argmax()]
-        chance = min(1.0, classes * self._chance(rows, len(members), reached, classes))
+        chance = min(1.0, classes * self._chance(rows, totals, len(members), reached, classes))
         if chance > LEVEL:
             return most, None
         inside = rows[members].mean(0)
@@ -140,7 +147,7 @@ class Suspicions:
         name, region = PLACES[place]
         return most, Flag(name, region, float(inside[place]), float(outside[place]), chance)
 
-    def _chance(self, rows: Floats, size: int, most: float, classes: int) -> float:
+    def _chance(self, rows: Floats, totals: Floats, size: int, most: float, classes: int) -> float:
         """How often a class drawn at random from all pictures lies as far apart, in (0, 1]."""
         rounds = max(999, int(2 * classes / LEVEL))
         reached = 0
@@ -149,26 +156,27 @@ class Suspicions:
                 self._random.choice(len(rows), size, replace=False)
                 for _ in range(min(_AT_ONCE, rounds - start))
             ]
-            reached += int((_separation(rows, np.array(draws)).max(1) >= most).sum())
+            reached += int((_separation(rows, totals, np.array(draws)).max(1) >= most).sum())
         return (1 + reached) / (1 + rounds)
 
 
-def _separation(rows: Floats, members: npt.NDArray[np.intp]) -> Floats:
+def _separation(rows: Floats, totals: Floats, members: npt.NDArray[np.intp]) -> Floats:
     """How many standard deviations more evidence some pictures have at each place than the rest.
 
     The difference of the means over the root of the mean of both variances (Cohen 1988, 2.2).
 
     Args:
         rows: [N,places], as from `shares`.
+        totals: [2,places], their sums, and those of their squares.
         members: int [R,n], which pictures are meant, R times.
 
     Returns:
         float64 [R,places].
     """
     size, rest = members.shape[1], len(rows) - members.shape[1]
-    chosen, squares = rows[members], (rows**2).sum(0)
+    chosen = rows[members]
     inside, within = chosen.sum(1), (chosen**2).sum(1)
-    outside, without = rows.sum(0) - inside, squares - within
+    outside, without = totals[0] - inside, totals[1] - within
     spread = (within - inside**2 / size) / (size - 1) + (without - outside**2 / rest) / (rest - 1)
     deviation = np.sqrt(np.maximum(spread, 0.0) / 2) + _ROUNDING
     separation: Floats = (inside / size - outside / rest) / deviation

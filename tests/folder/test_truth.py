@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -56,7 +57,7 @@ def test_truth_can_be_forced_and_switched_off(tmp_path):
     told: list[str] = []
     assert truths(source, "auto") == [None] * 4
     assert truths(source, "folder", told.append) == [0, None, None, None]
-    assert told[0].startswith("1 sub-folders name classes, 2 do not (x, y)")
+    assert told[0].startswith("1 of 3 sub-folders are called like classes (not x, y)")
     assert truths(tree(tmp_path, "bee/4", "cat/5"), "none") == [None] * 6
     with pytest.raises(SourceError, match="no sub-folder is called like a class"):
         truths(tree(tmp_path / "x"), "folder")
@@ -182,6 +183,20 @@ def test_without_truth_a_list_names_the_one_class_explained(sorted_folder, batch
     assert (row["label"], row["target"], row["truth"], row["right"]) == ("dog", "dog", None, None)
     assert "verdict" in (output / "run.json").read_text()
     assert json.loads((output / "run.json").read_text())["verdict"] is None
+
+
+def test_folders_asked_for_as_the_truth(sorted_folder, batch, tmp_path):
+    for name in ("w", "x", "y", "z"):
+        (sorted_folder / name).mkdir()
+        shutil.copy(sorted_folder / "ape" / "0000.jpg", sorted_folder / name)
+    told = batch(sorted_folder, tmp_path / "auto", "--results", "jsonl").output
+    assert "Right:" not in told
+    told = batch(sorted_folder, tmp_path / "out", "--results", "jsonl", "--truth", "folder").output
+    assert "4 of 8 sub-folders are called like classes (not w, x, y, …)" in told
+    assert {row["truth"] for row in rows_of(tmp_path / "out")} == {"ape", "bee", "cat", "elk", None}
+    other = batch(sorted_folder / "x", tmp_path / "none", "--truth", "folder")
+    assert other.exit_code == 2
+    assert "no sub-folder is called like a class" in other.output
 
 
 def test_classes_asked_for_are_explained_alone_beside_the_truth(sorted_folder, batch, tmp_path):

@@ -88,10 +88,8 @@ def judged(tmp_path_factory, row, spot):
     _thumbnail(folder)
     cat, dog = (0, "cat"), (1, "dog")
     marked = [spot(0.95, 0.95, noise=i) for i in range(26)]
-    rows = [
-        row(f"cats/{i}.png", map=spot(0.5, 0.5, noise=i), truth=cat, predicted=cat)
-        for i in range(20)
-    ]
+    moving = [spot(0.2 + 0.15 * (i % 5), 0.2 + 0.2 * (i % 4), noise=i) for i in range(20)]
+    rows = [row(f"cats/{i}.png", map=moving[i], truth=cat, predicted=cat) for i in range(20)]
     rows += [
         row(f"dogs/{i}.png", label="dog", index=1, map=marked[i], truth=dog, predicted=dog)
         for i in range(20)
