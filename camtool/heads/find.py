@@ -120,18 +120,18 @@ def _other_task(output: Any) -> str:
     first = output[0] if isinstance(output, (list, tuple)) and output else output
     named = first if isinstance(first, Mapping) else {}
     if named.keys() & {"boxes", "pred_boxes"}:
-        return f"detects objects; {_WOULD_WORK}"
+        return f"detects objects: {_WOULD_WORK}"
     maps = next((named[name] for name in ("out", "logits") if name in named), first)
     if not isinstance(maps, Tensor) or maps.ndim != 4 or maps[0].numel() == maps.shape[1]:
         return ""
     if maps is output or named:
         return (
-            f"gives a map {tuple(maps.shape)}, not [N,classes], as segmentation does; {_WOULD_WORK}"
+            f"gives a map {tuple(maps.shape)}, not [N,classes], as segmentation does: {_WOULD_WORK}"
         )
-    return f"gives feature maps {tuple(maps.shape)} alone, not [N,classes]; {_WOULD_WORK}"
+    return f"gives feature maps {tuple(maps.shape)} alone, not [N,classes]: {_WOULD_WORK}"
 
 
-_WOULD_WORK = "a classifier on its backbone would work"
+_WOULD_WORK = "no logits were found; a classifier on its backbone would work"
 
 
 def features_of(module: nn.Module, inputs: Tensor) -> Tensor:
