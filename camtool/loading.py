@@ -77,9 +77,7 @@ def load(
         HeadError: Its head gives no class maps; says what was found.
     """
     network = network_of(model, weights, output, offline)
-    for note in network.notes:
-        _log.warning("camtool: %s", note)
-    return CamModel(
+    cam = CamModel(
         network,
         labels,
         device,
@@ -93,6 +91,9 @@ def load(
         layer=layer,
         steps=steps,
     )
+    for note in cam.network.notes:
+        _log.warning("camtool: %s", note)
+    return cam
 
 
 def network_of(

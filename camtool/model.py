@@ -6,6 +6,7 @@ import copy
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -112,6 +113,10 @@ class CamModel:
         else:
             names = [] if layer is None else [name.strip() for name in layer.split(",")]
             self.heads = [*heads_at(self._module, names, size, network.channels)]
+        if fit == "whole" and not self._takes_other_shapes(size):
+            note = f"{network.name} takes {size}×{size} pixels and no other: pictures are squashed"
+            self.fit = "squash"
+            self.network = replace(network, notes=(*network.notes, note))
         self.method, self._method = find_method(method, self.head)
         self._settings = Settings() if steps is None else Settings(TOLERANCE, steps)
         for head in self.heads:
@@ -133,6 +138,20 @@ class CamModel:
         if target.type != here.type or (target.index or 0) != (here.index or 0):
             module = copy.deepcopy(module).to(target)
         return target, module
+
+    def _takes_other_shapes(self, size: int) -> bool:
+        """Whether the network runs on an input that is no square, two cells wider."""
+        square = probe_input(self._module, size, self.network.channels)
+        wider = square.new_zeros((*square.shape[:3], size + 2 * self.head.stride))
+        try:
+            with evaluating(self._module), torch.no_grad():
+                self._module(wider)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception:
+            # The network's own code may raise anything on an input that it was not made for.
+            return False
+        return True
 
     def _cast(self) -> nn.Module:
         """The module in the body's number format; the original where it is that already."""

@@ -536,3 +536,15 @@ def test_a_cut_that_is_no_average_pooling_is_found_after_fusing_was_asked_for(na
     model.fuse()
     after = model.explain_tensor(inputs, targets=3)[0]
     np.testing.assert_allclose(after.maps, before.maps, atol=1e-5 * np.abs(before.maps).max())
+
+
+def test_a_network_of_one_input_size_gets_squashed_pictures(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    module = nn.Sequential(nn.Conv2d(3, 4, 8, 8), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3))
+    model = camtool.load(module, device="cpu", size=32)
+    assert model.fit == "squash"
+    assert "takes 32×32 pixels and no other: pictures are squashed" in caplog.text
+    explanation = model.explain(_picture(40, 90))
+    assert explanation.geometry.input == (32, 32)
+    assert explanation.exact

@@ -7,6 +7,7 @@ Where the frontier is one spatial tensor alone, the logits come from it and noth
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -275,13 +276,20 @@ def _layout(
         if _is_grid(shape[1:3], size):
             return "last", 0, (shape[1], shape[2])
     if len(shape) == 3:
-        for grid in reversed(grids):
+        for grid in reversed(grids or _patches(shape[1], size)):
             cells = grid[0] * grid[1]
             if 0 <= shape[1] - cells <= MOST_PREFIX:
                 return "tokens", shape[1] - cells, grid
             if shape[2] == cells:
                 return "flat", 0, grid
     return None
+
+
+def _patches(tokens: int, size: tuple[int, int]) -> list[tuple[int, int]]:
+    """The grid of a square input's patches that were cut out and put in a row, if they may be."""
+    side = math.isqrt(tokens)
+    fits = size[0] == size[1] and side > 1 and side * side == tokens and size[0] % side == 0
+    return [(side, side)] if fits and size[0] > side else []
 
 
 def _is_grid(sides: Sequence[int], size: tuple[int, int]) -> bool:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -87,7 +88,8 @@ def _found(seen: Seen) -> Head:
             continue
         if isinstance(head, PooledHead):
             head = replace(head, max_error=_error(head, seen))
-            if not head.exact:
+            # One place says nothing; what is pooled before it may have more.
+            if not head.exact or head.shape == (1, 1):
                 inexact = inexact or head
                 continue
         return head
@@ -110,6 +112,8 @@ def _watched(module: nn.Module, inputs: Tensor) -> Seen:
                 f"the network can't run on an input of {width}×{height} ({_first_line(error)}); "
                 "try the size it was made for"
             ) from error
+    if reason := _other_task(output):
+        raise HeadError(f"the network {reason}")
     logits = logits_of(output)
     if logits.ndim < 2 or logits[0].numel() != logits.shape[1]:
         raise HeadError(
@@ -119,6 +123,25 @@ def _watched(module: nn.Module, inputs: Tensor) -> Seen:
     size = (inputs.shape[2], inputs.shape[3])
     pool = None if watch.other is not None else watch.pool
     return Seen(module, inputs, pool, watch.refusal, watch.after, logits, names, size)
+
+
+def _other_task(output: Any) -> str:
+    """What a network does that gives such an output, and what would work; "" if it may classify."""
+    first = output[0] if isinstance(output, (list, tuple)) and output else output
+    named = first if isinstance(first, Mapping) else {}
+    if named.keys() & {"boxes", "pred_boxes"}:
+        return f"detects objects: {_WOULD_WORK}"
+    maps = next((named[name] for name in ("out", "logits") if name in named), first)
+    if not isinstance(maps, Tensor) or maps.ndim != 4 or maps[0].numel() == maps.shape[1]:
+        return ""
+    if maps is output or named:
+        return (
+            f"gives a map {tuple(maps.shape)}, not [N,classes], as segmentation does: {_WOULD_WORK}"
+        )
+    return f"gives feature maps {tuple(maps.shape)} alone, not [N,classes]: {_WOULD_WORK}"
+
+
+_WOULD_WORK = "no logits were found; a classifier on its backbone would work"
 
 
 def features_of(module: nn.Module, inputs: Tensor) -> Tensor:

@@ -102,7 +102,7 @@ class TailHead(Head):
 
     @classmethod
     def _proved_of(cls, ends: Sequence[Sequence[Cut]], seen: Seen) -> Iterator[TailHead]:
-        """The head behind the first of each group that is a cut: class tokens may follow."""
+        """The head behind the first of each group that is a cut, as one before a class token."""
         for group in ends:
             for cut in group[:MOST_TRIED]:
                 with suppress(HeadError):
@@ -131,15 +131,19 @@ class TailHead(Head):
             try:
                 forward = head.forward(seen.module, seen.module, seen.inputs)
                 with torch.no_grad():
-                    again = forward.tail(torch.cat([forward.features] * 2))
+                    again = forward.tail(forward.features)
+                    beside = forward.tail(torch.cat([forward.features / 2, forward.features]))
             except Exception as error:
                 # The network's own code may raise anything on shapes alone.
                 reason = (str(error).splitlines() or [type(error).__name__])[0]
                 continue
             spread = (own.max() - own.min()).clamp_min(own.abs().max() * 0.1)
-            if bool(((again - own).abs() <= 1e-4 * spread).all()):
+            if not bool(((again - own).abs() <= 1e-4 * spread).all()):
+                reason = "what follows it gives another answer when it is run by itself"
+            elif not bool(((beside[1:] - own).abs() <= 1e-4 * spread).all()):
+                reason = "what follows it mixes the pictures of a batch"
+            else:
                 return head._proved(forward, own)
-            reason = "what follows it gives another answer when it is run by itself"
         raise HeadError(f"{found.features} is no cut ({reason})")
 
     def _proved(self, forward: Forward, own: Tensor) -> TailHead:
@@ -149,6 +153,8 @@ class TailHead(Head):
         maps = forward.features.clone().requires_grad_()
         with torch.enable_grad():
             logits = forward.tail(maps)
+            if not logits.requires_grad:
+                raise HeadError(f"what follows {self.features} is computed without gradients")
             (gradient,) = torch.autograd.grad(logits.gather(1, top).sum(), maps)
         if not gradient.abs().sum() > 0:
             raise HeadError(f"the logits depend on no place of {self.features}")

@@ -257,10 +257,14 @@ def _check_kinds(state: State, wanted: State, origin: str) -> None:
 
 
 def not_finite(module: nn.Module) -> list[str]:
-    """Names of the parameters and statistics that hold NaN or infinity; none of those on `meta`."""
+    """Names of the parameters and statistics that hold NaN or infinity; none of those on `meta`.
+
+    A single number may be infinite: it is a bound that nothing reaches.
+    """
     named: Iterator[tuple[str, Tensor]] = iter(module.state_dict().items())
     return [
         name
         for name, tensor in named
-        if tensor.is_floating_point() and not tensor.is_meta and not bool(tensor.isfinite().all())
+        if tensor.is_floating_point() and not tensor.is_meta
+        if not bool(tensor.isfinite().all() if tensor.ndim else not tensor.isnan())
     ]

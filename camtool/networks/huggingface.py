@@ -116,8 +116,13 @@ def _repository(name: str) -> str:
 
 
 def _folder(name: str, offline: bool) -> Path:
-    """The folder that holds a network's `config.json`, and its processor's if there is one."""
+    """The folder that holds a network's `config.json`, and its processor's if there is one.
+
+    Raises:
+        ModelError: There is none, or it is of a network that does not classify.
+    """
     if (folder := _local(name)) is not None:
+        _check_task(name, folder)
         return folder
     config = _fetch(name, offline, "config.json")
     if config is None:
@@ -125,7 +130,18 @@ def _folder(name: str, offline: bool) -> Path:
     # It is missed, not needed: without it a line says what is assumed.
     with suppress(ModelError):
         _fetch(name, offline, PROCESSOR)
+    _check_task(name, config.parent)
     return config.parent
+
+
+def _check_task(name: str, folder: Path) -> None:
+    named = _json(folder / "config.json").get("architectures")
+    for one in map(str, named if isinstance(named, list) else []):
+        if one.endswith(("ObjectDetection", "Segmentation")):
+            raise ModelError(
+                f"{name}: is a {one}, which does not classify pictures; one whose config.json "
+                "names …ForImageClassification would work"
+            )
 
 
 def _fetch(name: str, offline: bool, *files: str) -> Path | None:

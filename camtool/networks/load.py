@@ -115,6 +115,8 @@ def find_source(name: str) -> Source:
     for source in SOURCES:
         if source.takes(name):
             return source
+    if reason := torchvision.other_task(name):
+        raise ModelError(f"{name} {reason}")
     known = [one for source in SOURCES for one in source.names()]
     near = difflib.get_close_matches(name[:100], known, n=5, cutoff=0.4)
     hint = f"; did you mean {', '.join(near)}?" if near else ""

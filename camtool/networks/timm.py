@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -107,8 +108,12 @@ def _place(name: str, offline: bool) -> str:
 
 
 def _create(name: str, **options: Any) -> nn.Module:
+    create, name = _timm().create_model, name.removeprefix(PREFIX)
     try:
-        return _timm().create_model(name.removeprefix(PREFIX), **options)  # type: ignore[no-any-return]
+        with suppress(TypeError):
+            # Transformers that resize their positions take pictures of any aspect.
+            return create(name, dynamic_img_size=True, **options)  # type: ignore[no-any-return]
+        return create(name, **options)  # type: ignore[no-any-return]
     except ModelError:
         raise
     except Exception as error:

@@ -55,6 +55,22 @@ def names() -> tuple[str, ...]:
     return tuple(models.list_models(module=models))
 
 
+def other_task(name: str) -> str:
+    """Why an architecture of torchvision that does not classify pictures is refused, or "".
+
+    Names what stands inside it, if that classifies.
+    """
+    if re.fullmatch(r"[a-z]\w*", name) is None:
+        return ""
+    from torchvision import models
+
+    for task in ("segmentation", "detection", "video"):
+        if name in models.list_models(module=getattr(models, task)):
+            inside = max((one for one in names() if one in name), key=len, default="resnet50")
+            return f"is for {task}, not to classify pictures; {inside} would work"
+    return ""
+
+
 def published(name: str) -> Sequence[Published]:
     """The published weights of an architecture, its default first."""
     return [

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 
 from camtool.heads import find_head
+from camtool.networks import load_network
 from camtool.networks.source import woken
 
 timm = pytest.importorskip("timm", reason="timm is not installed")
@@ -46,3 +53,36 @@ def test_maps_add_up_whatever_follows(name: str, options: dict, kind: str) -> No
     head = find_head(module, size)
     assert head.max_error <= (1e-3 if head.kind == "tokens" else 1e-5)
     assert head.kind == kind
+
+
+HERE = Path(__file__)
+FAMILIES: dict[str, str] = json.loads(HERE.with_name("families.json").read_text())
+"""One network of each family, the smallest of its kind."""
+
+
+@pytest.fixture(scope="module")
+def benchmark() -> Any:
+    """The command that makes the table of docs/networks.md."""
+    path = HERE.parents[2] / "benchmarks" / "networks.py"
+    spec = importlib.util.spec_from_file_location("benchmark_networks", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    # Its data class looks up its own module.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, spec.name, module)
+        spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FAMILIES.values())
+def test_maps_of_every_family_add_up(benchmark: Any, name: str) -> None:
+    if name not in timm.list_models():
+        pytest.skip("this version of timm has no such network")
+    network = load_network(f"timm/{name}", "random")
+    found = benchmark.measure(network.module, network.preprocessing.size)
+    by_default, with_more_steps = found.residuals
+    closed = found.kind in ("linear", "maps", "affine", "norm")
+    assert by_default <= (1e-5 if closed else 1e-3)
+    assert with_more_steps <= 1e-5

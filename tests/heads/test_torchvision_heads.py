@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torchvision
 from torch import Tensor, nn
 
+from camtool.errors import HeadError
 from camtool.heads import Head, find_head
 from camtool.methods import Settings, find_method
 
@@ -124,7 +127,24 @@ def _check_from_outside(module: nn.Module, head: Head, size: int) -> None:
         forward = head.forward(module, module, inputs)
         classes = logits.topk(5, dim=1).indices
         _, method = find_method("auto", head)
-        maps, bias, _ = method(forward, classes, Settings())
-    spread = logits.max() - logits.min()
-    missing = logits.gather(1, classes) - maps.mean((2, 3)) - bias
-    assert missing.abs().max() <= (1e-3 if head.kind == "tokens" else 1e-5) * spread
+        spread = logits.max() - logits.min()
+        for settings, most in (
+            (Settings(), 1e-3 if head.kind == "tokens" else 1e-5),
+            (Settings(1e-5, 256), 1e-5),
+        ):
+            maps, bias, _ = method(forward, classes, settings)
+            missing = logits.gather(1, classes) - maps.mean((2, 3)) - bias
+            assert missing.abs().max() <= most * spread
+
+
+@pytest.mark.parametrize(
+    ("build", "reason"),
+    [
+        (torchvision.models.segmentation.lraspp_mobilenet_v3_large, "no logits were found"),
+        (torchvision.models.detection.ssdlite320_mobilenet_v3_large, "no logits were found"),
+    ],
+)
+def test_what_does_not_classify_is_refused_in_a_line(build: Any, reason: str) -> None:
+    with pytest.raises(HeadError, match=reason) as caught:
+        find_head(build(weights=None, weights_backbone=None).eval(), 64)
+    assert "\n" not in str(caught.value)

@@ -39,9 +39,17 @@ class Net(nn.Module):
         self.few = nn.Linear(4 * channels, classes)
         self.to_gate = nn.Linear(channels, channels)
         self.block = nn.TransformerEncoderLayer(channels, 2, 16, batch_first=True)
+        self.query = nn.MultiheadAttention(channels, 2, batch_first=True)
+        self.ask = nn.Parameter(torch.randn(1, 1, channels))
+        self.deep = nn.TransformerEncoder(
+            nn.TransformerEncoderLayer(channels, 2, 16, batch_first=True), 2
+        )
+        self.cells = nn.LSTM(channels, channels, batch_first=True)
+        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1)
+        self.power = nn.Parameter(torch.tensor(3.0))
         self.head = head
 
-    def forward(self, x):
+    def forward(self, x, mask=None, detailed=False):
         self.early = len(x)
         return self.head(self, self.conv(x))
 
@@ -113,6 +121,38 @@ ANY = {
     "window smaller than the map": lambda s, f: s.fc(F.avg_pool2d(f, SIZE // 2 - 1).flatten(1)),
     "padded window": lambda s, f: s.fc(F.avg_pool2d(f, SIZE // 2, SIZE, 1).flatten(1)),
     "batch size read early": lambda s, f: s.fc(f.mean((2, 3)).reshape(s.early, -1)),
+    "cosine similarity": lambda s, f: F.cosine_similarity(
+        f.mean((2, 3))[:, None], s.matrix.T[None], dim=-1
+    ),
+    "unit length by a power": lambda s, f: s.fc(
+        (p := f.mean((2, 3))) / (p**2).sum(1, keepdim=True) ** 0.5
+    ),
+    "signed root": lambda s, f: s.fc((p := f.mean((2, 3))).sign() * p.abs().sqrt()),
+    "layer norm by hand": lambda s, f: s.fc(
+        ((p := f.mean((2, 3))) - p.mean(1, keepdim=True))
+        / (p.var(1, keepdim=True, correction=0) + 1e-5).sqrt()
+    ),
+    "batch norm neck": lambda s, f: s.fc(s.norm(F.relu(s.to_gate(f.mean((2, 3)))))),
+    "learned generalised mean": lambda s, f: s.fc(
+        f.clamp(min=1e-6).pow(s.power).mean((2, 3)).pow(1 / s.power)
+    ),
+    "einsum": lambda s, f: torch.einsum("nc,ck->nk", f.mean((2, 3)), s.matrix),
+    "einsum of everything": lambda s, f: torch.einsum("nchw,ck->nk", f, s.matrix) / 100,
+    "sigmoid": lambda s, f: s.fc(f.mean((2, 3))).sigmoid(),
+    "squared distances": lambda s, f: -(f.mean((2, 3))[:, None] - s.matrix.T).square().sum(-1),
+    "several heads in a tuple": lambda s, f: (
+        s.second(s.fc(f.mean((2, 3)))),
+        s.nobias(f.amax((2, 3))),
+    ),
+    "a skip that joins behind the pool": lambda s, f: s.fc(
+        F.relu(s.conv2(f)).mean((2, 3)) + f.amax((2, 3))
+    ),
+    "in-place ReLU behind the cut": lambda s, f: s.fc(F.relu_(s.to_gate(F.relu_(f).mean((2, 3))))),
+    "a layer called twice": lambda s, f: s.fc(s.to_gate(s.to_gate(f.mean((2, 3))).relu()).relu()),
+    "pictures one by one": lambda s, f: torch.stack([s.fc(x.mean((1, 2))).tanh() for x in f]),
+    "channels last, in tokens": lambda s, f: s.fc(
+        F.layer_norm(f.permute(0, 2, 3, 1).reshape(len(f), -1, 8), (8,)).mean(1)
+    ),
     "weighted mean by hand": lambda s, f: s.fc(torch.einsum("nchw->nc", f) / 100),
 }
 SMOOTH = {
@@ -122,6 +162,15 @@ SMOOTH = {
         (f.flatten(2) * s.point(f)[:, :1].flatten(2).softmax(-1)).sum(-1)
     ),
     "gated": lambda s, f: s.fc((p := f.mean((2, 3))) * s.to_gate(p).sigmoid()),
+    "log-sum-exp pooling": lambda s, f: s.fc(torch.logsumexp(5 * f.flatten(2), -1) / 5),
+    "log softmax": lambda s, f: s.fc(f.mean((2, 3))).log_softmax(1),
+    "attention with a query": lambda s, f: s.fc(
+        s.query(s.ask.expand(len(f), -1, -1), t := f.flatten(2).transpose(1, 2), t)[0][:, 0]
+    ),
+    "class token of a transformer": lambda s, f: s.fc(
+        s.deep(torch.cat([s.ask.expand(len(f), -1, -1), f.flatten(2).transpose(1, 2)], 1))[:, 0]
+    ),
+    "LSTM over the cells": lambda s, f: s.fc(s.cells(f.flatten(2).transpose(1, 2))[1][0][0]),
     "transformer block": lambda s, f: s.fc(s.block(f.flatten(2).transpose(1, 2)).mean(1)),
 }
 REFUSED = {
@@ -130,6 +179,14 @@ REFUSED = {
         "not [N,classes]",
     ),
     "no tensor": (lambda s, f: "cat", "returns str"),
+    "the mean of the batch": (
+        lambda s, f: s.fc((p := f.mean((2, 3))) - p.mean(0, keepdim=True) / 2),
+        "mixes the pictures of a batch",
+    ),
+    "no gradients": (
+        lambda s, f: torch.no_grad()(lambda: s.fc(f.mean((2, 3)).tanh()))(),
+        "without gradients",
+    ),
     "several by names": (
         lambda s, f: dict.fromkeys(("kind", "age"), s.fc(f.mean((2, 3)))),
         "returns dict of 'kind', 'age', where no logits were found; name them",
@@ -170,7 +227,7 @@ def test_one_map_a_class_is_found_and_proved(how: str) -> None:
 
 
 # The softmax of one number is constant, and so is what a single ReLU lets through here.
-CONSTANT = {"softmax", "softmax of maps", "three layers"}
+CONSTANT = {"softmax", "softmax of maps", "log softmax", "three layers"}
 
 
 @pytest.mark.parametrize(
@@ -189,6 +246,7 @@ def test_maps_add_up_whatever_follows(how: str, classes: int) -> None:
     found = model.explain_batch(pictures, topk=2)
     with torch.no_grad():
         answers = module(model.inputs([model.prepare(picture) for picture in pictures]))
+    answers = answers[0] if isinstance(answers, tuple) else answers
     for explanation, answer in zip(found, answers, strict=True):
         np.testing.assert_allclose(explanation.all_logits, answer, rtol=1e-4, atol=1e-6)
         sums = explanation.maps.mean((1, 2)) + explanation.bias
@@ -322,3 +380,30 @@ def test_parameters_beside_flatten_and_dense() -> None:
     assert head.parameters == 5 * 8 + 5
     assert head.dense_parameters == 8 * 10 * 10 * 5 + 5
     assert find_head(Net(LINEAR["no bias"]), SIZE).parameters == 5 * 8
+
+
+def test_patches_cut_out_in_one_go_have_places() -> None:
+    class Patches(nn.Module):
+        """A row of tokens from the first call on: no tensor ever looks like a picture."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.embed, self.fc = nn.Linear(48, 8), nn.Linear(8, 5)
+
+        def forward(self, x):
+            return self.fc(self.embed(F.unfold(x, 4, stride=4).transpose(1, 2)).relu().mean(1))
+
+    head = find_head(Patches(), SIZE)
+    assert (head.shape, head.channels, head.exact) == ((5, 5), 8, True)
+
+
+def test_one_place_is_no_map() -> None:
+    """VGG's dense layers as convolutions: one cell is pooled, and the places lie before it."""
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 6, 10), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5),
+    )  # fmt: skip
+    head = find_head(module, SIZE)
+    assert (head.shape, head.kind, head.exact) == ((10, 10), "positional", True)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from camtool.heads import TailHead, find_head
 from camtool.methods import METHODS, Settings
+from camtool.methods.gradient import gradients
 
 SIZE = 64
 NAMES = {
@@ -90,3 +91,64 @@ def test_maps_are_those_of_pytorch_grad_cam(name: str, positional: bool) -> None
         # Their Score-CAM stretches its masks to the corners (align_corners=True).
         tolerance = 1e-2 if name == "scorecam" else 1e-4
         assert min(np.abs(way[n] - peers).max() for way in ways) <= tolerance
+
+
+def scaled_as_torch_cam(maps: Tensor) -> Tensor:
+    """Cut off below zero and min-max, at the resolution of the features."""
+    positive = maps.clamp(min=0)
+    low, high = (end(positive, dim=(-2, -1), keepdim=True) for end in (torch.amin, torch.amax))
+    scaled: Tensor = (positive - low) / (high - low + 1e-8)
+    return scaled
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("positional", [False, True])
+@pytest.mark.parametrize(
+    ("name", "theirs"),
+    [
+        ("gradcam", "GradCAM"),
+        ("gradcam++", "GradCAMpp"),
+        ("xgradcam", "XGradCAM"),
+        ("layercam", "LayerCAM"),
+    ],
+)
+def test_maps_are_those_of_torch_cam(name: str, theirs: str, positional: bool) -> None:
+    peer = pytest.importorskip("torchcam.methods", reason="needs torch-cam: pip install torch-cam")
+    module = Small(positional).eval()
+    inputs = torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+    head = find_head(module, SIZE)
+    classes = [3, 1]
+    with torch.no_grad():
+        forward = head.forward(module, module, inputs)
+        ours = METHODS[name](forward, torch.tensor(classes)[:, None], Settings()).maps[:, 0]
+    with getattr(peer, theirs)(module, target_layer="body") as extractor:
+        (expected,) = extractor(classes, module(inputs.requires_grad_()))
+    apart = (scaled_as_torch_cam(ours) - expected).abs().max()
+    if name == "gradcam++":
+        # Their division by the denominator of equation 19 is done on a copy and lost: the weights
+        # that they take are sums of relu(G)^3.
+        assert apart > 1e-3
+        gradient = gradients(forward, torch.tensor(classes)[:, None])[:, 0]
+        weight = gradient.relu().pow(3).sum((2, 3), keepdim=True)
+        ours = (weight * forward.features).sum(1)
+    assert (scaled_as_torch_cam(ours) - expected).abs().max() <= 1e-4
+
+
+@pytest.mark.slow
+def test_the_class_activation_map_is_that_of_torch_cam() -> None:
+    peer = pytest.importorskip("torchcam.methods", reason="needs torch-cam: pip install torch-cam")
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        nn.Conv2d(3, 8, 3, 4, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)
+    ).eval()
+    inputs = torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        forward = find_head(module, SIZE).forward(module, module, inputs)
+        maps = METHODS["cam"](forward, torch.tensor([[3], [1]]), Settings()).maps[:, 0]
+        with peer.CAM(module, target_layer="1", fc_layer="4") as extractor:
+            module(inputs)
+            (expected,) = extractor([3, 1])
+    # Theirs leaves negative evidence in and stretches it to 0..1 as well.
+    low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
+    ways = [(maps - low) / (high - low), scaled_as_torch_cam(maps)]
+    assert min((way - expected).abs().max() for way in ways) <= 1e-4
