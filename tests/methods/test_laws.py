@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from camtool.heads import find_head
 from camtool.methods import METHODS, Maps, Settings, merged
+from camtool.methods.merge import spread
 
 SIDES = st.integers(1, 9)
 
@@ -28,6 +29,15 @@ def test_merging_keeps_the_mean_of_what_each_cut_adds_up_to(grids, seed) -> None
     torch.testing.assert_close(one.maps.mean((2, 3)) + one.bias, sums, rtol=1e-5, atol=1e-5)
     assert one.maps.shape[2:] == tuple(max(sides) for sides in zip(*grids, strict=True))
     assert one.steps == len(grids) - 1
+
+
+@given(SIDES, SIDES, st.integers(1, 4), st.integers(0, 2**31))
+def test_on_a_finer_grid_whole_cells_are_repeated_and_come_back(rows, columns, times, seed) -> None:
+    maps = torch.randn(2, 3, rows, columns, generator=torch.Generator().manual_seed(seed))
+    finer = spread(maps, rows * times, columns * times)
+    repeated = maps.repeat_interleave(times, 2).repeat_interleave(times, 3)
+    torch.testing.assert_close(finer, repeated)
+    torch.testing.assert_close(spread(finer, rows, columns), maps)
 
 
 def network(last: str) -> nn.Module:
