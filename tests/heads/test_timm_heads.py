@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from camtool.errors import HeadError
 from camtool.heads import find_head
 from camtool.networks import load_network
 from camtool.networks.source import woken
@@ -59,6 +60,13 @@ HERE = Path(__file__)
 FAMILIES: dict[str, str] = json.loads(HERE.with_name("families.json").read_text())
 """One network of each family, the smallest of its kind."""
 
+LARGE = {
+    *("deepseek_vit_412m", "gemma4_vit_167m", "nasnetalarge", "pnasnet5large"),
+    *("tnt_s_legacy_patch16_224", "samvit_base_patch16_224"),
+}
+"""Too large, or too many layers behind the cut, for a test; the table of docs/networks.md says of
+which of them it is measured."""
+
 
 @pytest.fixture(scope="module")
 def benchmark() -> Any:
@@ -76,12 +84,17 @@ def benchmark() -> Any:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", FAMILIES.values())
+@pytest.mark.parametrize("name", [name for name in FAMILIES.values() if name not in LARGE])
 def test_maps_of_every_family_add_up(benchmark: Any, name: str) -> None:
     if name not in timm.list_models():
         pytest.skip("this version of timm has no such network")
     network = load_network(f"timm/{name}", "random")
-    found = benchmark.measure(network.module, network.preprocessing.size)
+    own = network.preprocessing.size
+    try:
+        found = benchmark.measure(network.module, min(128, own))
+    except HeadError:
+        # It takes pictures of its own size alone.
+        found = benchmark.measure(network.module, own)
     by_default, with_more_steps = found.residuals
     closed = found.kind in ("linear", "maps", "affine", "norm")
     assert by_default <= (1e-5 if closed else 1e-3)
