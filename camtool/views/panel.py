@@ -272,7 +272,7 @@ def _legend(tiles: Sequence[Tile], look: Look, width: int, note: str) -> list[Im
 
 
 def _tile_cell(tile: Tile, look: Look, size: tuple[int, int], width: int) -> Image.Image:
-    boxes = _scaled(tile.boxes, tile.image, size)
+    boxes = [] if tile.empty else _scaled(tile.boxes, tile.image, size)
     image = draw_boxes(_resample(tile.image, size), boxes)
     if len(boxes) > 1:
         image = _numbered(image, boxes)

@@ -207,6 +207,18 @@ def test_several_boxes_are_numbered_and_one_is_not():
     assert not changed[40:140, 20:140].any()
 
 
+def test_no_box_is_drawn_where_there_is_no_evidence():
+    image = photo(400, 300)
+    empty = {"scale": Scale(0.0, 1e-9)}
+
+    def cell(boxes):
+        return np.asarray(
+            module._tile_cell(tile(image, boxes=boxes, **empty), Look(), (400, 300), 420)
+        )
+
+    assert np.array_equal(cell([(10, 10, 150, 120)]), cell([]))
+
+
 def test_a_signed_map_that_holds_nothing_against_its_class_has_half_a_bar():
     heat = np.array([[0.0, 3.0]], np.float32)
     assert module._scale(heat, 3.0, Look(signed=True)) == Scale(0.0, 3.0)
