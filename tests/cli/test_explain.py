@@ -296,7 +296,7 @@ def test_each_bad_picture_is_one_line_and_the_rest_goes_on(shared: Path, here: P
     jpeg.write_bytes(jpeg.read_bytes()[:2000])
     (here / "empty.png").touch()
     (here / "text\n.png").write_text("no picture")
-    bad = [here / "empty.png", here / "text\n.png", jpeg, tiff, here / "none.png", here]
+    bad = [here / "empty.png", here / "text\n.png", jpeg, tiff, here / "none.png"]
     words: list[str | Path] = [
         *MODEL,
         "-w",
