@@ -7,7 +7,8 @@ import pytest
 
 
 @pytest.fixture(autouse=True)
-def _let_go() -> Iterator[None]:
+def _let_go(request: pytest.FixtureRequest) -> Iterator[None]:
     """Networks hold each other in circles; a hundred large ones would fill the memory."""
     yield
-    gc.collect()
+    if request.node.get_closest_marker("slow"):
+        gc.collect()
