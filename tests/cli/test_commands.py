@@ -60,6 +60,7 @@ def test_a_reader_that_leaves_is_no_error(no_cache: Path) -> None:
         assert b"Traceback" not in running.stderr.read()
 
 
+@pytest.mark.slow
 def test_inspect_shows_the_head_of_resnet50(no_cache: Path) -> None:
     result = _run("inspect", "resnet50")
     assert result.exit_code == 0, result.stderr
@@ -76,6 +77,7 @@ def test_inspect_as_json() -> None:
     assert facts["head"]["max_error"] <= facts["head"]["tolerance"]
 
 
+@pytest.mark.slow
 def test_inspect_tells_what_follows_the_features() -> None:
     result = _run("inspect", "mobilenet_v3_small", "-w", "random")
     assert result.exit_code == 0
@@ -85,6 +87,7 @@ def test_inspect_tells_what_follows_the_features() -> None:
         assert words not in result.stdout
 
 
+@pytest.mark.slow
 def test_inspect_lists_the_cuts_that_layer_may_name() -> None:
     facts = json.loads(_run("inspect", "mobilenet_v3_small", "-w", "random", "--json").stdout)
     layers = [cut["layer"] for cut in facts["cuts"]]

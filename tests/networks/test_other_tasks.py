@@ -91,6 +91,7 @@ def test_a_folder_of_another_task_is_a_wrong_model(kind: str, tmp_path: Path) ->
     assert "ForImageClassification would work" in line
 
 
+@pytest.mark.slow
 def test_timms_transformers_see_pictures_whole() -> None:
     timm = pytest.importorskip("timm", reason="timm is not installed")
     name = "vit_tiny_patch16_224"
