@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import random
 import re
 import struct
 import subprocess
@@ -60,6 +61,14 @@ def pytest_runtest_makereport():
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report():
     return held_to_it((yield))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call():
+    """Every test begins with the same random numbers, whichever ran before it."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
 
 
 @pytest.hookimpl(tryfirst=True)
