@@ -194,7 +194,8 @@ sys.stdout.buffer.write(pickle.dumps(found))
 """
 
 
-@pytest.mark.parametrize("fit", ["whole", pytest.param("crop", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("fit", ["whole", "crop"])
 def test_another_process_draws_and_boxes_a_pickled_one_the_same(fit, whole, crop) -> None:
     explanation = whole if fit == "whole" else crop
     content = pickle.dumps(explanation)

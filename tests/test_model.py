@@ -525,6 +525,7 @@ def test_probabilities_suit_the_number_of_logits(classes: int, tmp_path) -> None
         load(activation="tanh")  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "asked"),
     [("mobilenet_v3_small", {}), ("alexnet", {}), ("resnet18", {"layer": "layer3"})],

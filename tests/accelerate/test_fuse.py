@@ -114,7 +114,7 @@ NETWORKS = [
 ]
 
 
-QUICK = {"resnet18", "mobilenet_v2", "squeezenet1_0", "gapnet"}
+QUICK = {"mobilenet_v2", "squeezenet1_0"}
 
 
 @pytest.mark.parametrize(
@@ -166,6 +166,7 @@ def test_odd_sides_are_padded_as_the_network_pads_them(name: str, sides: tuple[i
     assert_same(module, fused_of(module), noise(2, *sides))
 
 
+@pytest.mark.slow
 def test_residual_blocks_end_in_one_step() -> None:
     assert steps(fused_of(build("resnet18"))).count("add relu") == 8
     assert steps(fused_of(build("mobilenet_v2"))).count("add none") == 10
@@ -450,6 +451,7 @@ class Chain(nn.Module):
         return x
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(
     kinds=st.lists(st.integers(0, 9), min_size=1, max_size=5),
@@ -494,6 +496,7 @@ def test_any_padding_before_a_convolution(
         torch.testing.assert_close(got, wanted, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_many_input_sizes_lay_out_few_weights() -> None:
     module = build("gapnet")
     fused = fused_of(module)
@@ -506,6 +509,7 @@ def test_many_input_sizes_lay_out_few_weights() -> None:
     assert all(len(part._layouts) == LAYOUTS for part in convolutions)
 
 
+@pytest.mark.slow
 def test_threads_agree_with_one_thread() -> None:
     module = build("gapnet")
     fused = fused_of(module)

@@ -55,6 +55,7 @@ NAME, VERSION = platform.libc_ver()
 RELEASE = tuple(int(number) for number in VERSION.split(".")) if NAME == "glibc" else (0,)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(RELEASE == (0,), reason="only glibc's malloc is adjusted")
 @pytest.mark.parametrize("megabytes", [16, 48])
 def test_freed_memory_is_used_again(megabytes):

@@ -69,6 +69,7 @@ def test_inspect_shows_the_head_of_resnet50(no_cache: Path) -> None:
     assert not no_cache.exists()
 
 
+@pytest.mark.slow
 def test_inspect_as_json() -> None:
     facts = json.loads(_run("inspect", "squeezenet1_1", "-w", "random", "--json").stdout)
     assert facts["classes"] == 1000
@@ -99,6 +100,7 @@ def test_inspect_lists_the_cuts_that_layer_may_name() -> None:
     assert all(layer in shown for layer in layers)
 
 
+@pytest.mark.slow
 def test_inspect_refuses_with_the_reason(tmp_path: Path) -> None:
     path = tmp_path / "other.pth"
     torch.save({"weight": torch.zeros(3)}, path)

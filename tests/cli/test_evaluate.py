@@ -118,6 +118,7 @@ def test_freed_memory_is_kept_where_a_network_runs(run, tmp_path, monkeypatch):
         assert kept == [True]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alias", ["-j", "--workers", "--num-workers"])
 def test_threads_and_batches_change_no_metric(run, alias):
     plain, other = run("--json"), run("--json", alias, "1", "-b", "2")

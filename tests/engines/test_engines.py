@@ -66,6 +66,7 @@ def test_an_engine_from_outside_gives_the_same_bytes(source, batch, tree, monkey
     assert ours == theirs
 
 
+@pytest.mark.slow
 def test_an_engine_continues_what_another_began(source, batch, tree, monkeypatch, tmp_path):
     monkeypatch.setitem(ENGINES, "plain", OneAfterTheOther)
     batch(source, tmp_path / "whole", *OPTIONS)

@@ -177,7 +177,6 @@ def test_the_policy_admits_the_pages_own_style_and_nothing_else():
     assert all(f"{name}:" in style for name in ("--ground", "--accent", "--track"))
 
 
-@settings(max_examples=50)
 @given(st.text(st.characters(codec=None), max_size=30))
 def test_any_text_is_written_as_utf_8(text):
     page = page_of(case(label=text), title=text, facts={text: text})

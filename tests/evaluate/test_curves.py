@@ -101,6 +101,7 @@ def test_hostile_and_long_names_stay_on_the_sheet(make_result, names):
     assert "\u202e" not in sheet.get_suptitle()
 
 
+@pytest.mark.slow
 def test_pyplot_and_its_state_are_left_alone():
     code = "import sys, camtool.evaluate.curves; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -117,12 +117,14 @@ def test_unknown_labels_are_named(data, model):
         evaluate(read_dataset(data, "csv"), settings, MapStore(None, data), lambda: model)
 
 
+@pytest.mark.slow
 def test_kept_maps_give_the_same_figures_without_the_network(data, model, tmp_path):
     first = run(data, model, tmp_path / "maps")
     again = run(data, None, tmp_path / "maps")
     assert again.to_json() == first.to_json()
 
 
+@pytest.mark.slow
 def test_a_damaged_kept_map_is_computed_again(data, model, tmp_path):
     first = run(data, model, tmp_path / "maps")
     next((tmp_path / "maps" / "bright").glob("3.png*")).write_bytes(b"torn")

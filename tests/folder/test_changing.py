@@ -58,6 +58,7 @@ def entries(output):
     return {entry.key: entry for entry in read_entries(output / ".camtool" / "journal.jsonl")}
 
 
+@pytest.mark.slow
 def test_a_picture_that_changes_while_it_is_explained_is_done_again(
     source, batch, tree, while_reading, make_picture, monkeypatch, tmp_path
 ):
@@ -174,6 +175,7 @@ def test_a_picture_whose_files_can_not_be_written_leaves_none(source, batch, mon
     assert not list((tmp_path / "out").rglob("0004.jpg*"))
 
 
+@pytest.mark.slow
 def test_a_finished_picture_is_not_written_again_for_its_neighbours(source, batch, tmp_path):
     output = tmp_path / "out"
     batch(source, output, *OPTIONS)

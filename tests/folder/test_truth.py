@@ -207,6 +207,7 @@ def test_classes_asked_for_are_explained_alone_beside_the_truth(sorted_folder, b
     assert {row["truth"] for row in rows} == {"ape", "bee", "cat", "elk"}
 
 
+@pytest.mark.slow
 def test_a_stopped_run_ends_with_the_same_bytes(sorted_folder, batch, tmp_path, tree):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     batch(sorted_folder, whole, "--results", "jsonl", "-b", "2")

@@ -10,6 +10,7 @@ from camtool.heads import heads_at
 from camtool.networks.efficientnet_lite0 import EfficientNetLite0
 
 
+@pytest.mark.slow
 def test_what_lies_inside_a_block_ends_no_stage() -> None:
     """The last block has no shortcut, so its widened maps are all that the logits come from."""
     heads = heads_at(EfficientNetLite0(), [], 64)

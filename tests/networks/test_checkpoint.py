@@ -85,6 +85,7 @@ def test_legacy_format_and_half_precision(tmp_path: Path, state) -> None:
     assert {p.dtype for p in module.parameters()} == {torch.float32}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["squeezenet1_1", "resnet18", "mobilenet_v2", "mnasnet0_5"])
 def test_another_number_of_classes(tmp_path: Path, name: str) -> None:
     state, path = _state(name, 7), tmp_path / "mine.pth"
@@ -115,6 +116,7 @@ def test_a_file_alone_is_enough(tmp_path: Path) -> None:
     _same(network.module, state)
 
 
+@pytest.mark.slow
 def test_a_file_of_no_known_architecture_says_what_to_do(tmp_path: Path) -> None:
     path = tmp_path / "mine.pth"
     torch.save(nn.Linear(3, 4).state_dict(), path)
@@ -146,6 +148,7 @@ def test_vit_files_have_the_names_that_were_published() -> None:
     assert strip_prefixes(old, wanted).keys() == wanted.keys()
 
 
+@pytest.mark.slow
 def test_missing_left_over_and_misshapen_names_are_listed(tmp_path: Path, state) -> None:
     wrong = dict(state)
     wrong["features.extra.weight"] = wrong.pop("features.0.bias")

@@ -187,6 +187,7 @@ def test_a_missing_package_is_refused(monkeypatch):
     assert len(str(refusal.value).splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_loading_it_imports_no_torchvision_and_runs_no_code_of_the_package():
     code = (
         "import sys; from camtool.networks.efficientnet_lite0 import load_efficientnet_lite0; "

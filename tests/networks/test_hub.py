@@ -56,7 +56,7 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
         played = Hub(f"http://127.0.0.1:{listening.server_port}")
-        thread = threading.Thread(target=listening.serve_forever)
+        thread = threading.Thread(target=listening.serve_forever, args=(0.01,))
         thread.start()
         monkeypatch.setenv("CAMTOOL_HUB", played.address + "/")
         monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))

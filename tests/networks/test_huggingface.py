@@ -228,7 +228,7 @@ def online(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
         monkeypatch.setenv(name, "127.0.0.1")
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{listening.server_port}")
-        thread = threading.Thread(target=listening.serve_forever)
+        thread = threading.Thread(target=listening.serve_forever, args=(0.01,))
         thread.start()
         yield played
         listening.shutdown()

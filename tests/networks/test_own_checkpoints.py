@@ -296,7 +296,19 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
 }
 
 
-@pytest.mark.parametrize("case", REFUSED)
+FITS_NOTHING = (
+    "parts inside the body",
+    "names with control characters",
+    "no architecture",
+    "a head of two layers",
+)
+"""Every architecture is built before these are given up."""
+
+
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, marks=[pytest.mark.slow] * (case in FITS_NOTHING)) for case in REFUSED],
+)
 @pytest.mark.filterwarnings("error")
 def test_is_refused_in_one_line(case: str, tmp_path: Path) -> None:
     write, reason = REFUSED[case]

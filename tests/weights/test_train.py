@@ -259,6 +259,7 @@ def test_the_average_of_several_ends(recipe: train.Recipe) -> None:
     torch.testing.assert_close(target.fc.weight.detach(), expected)
 
 
+@pytest.mark.slow
 def test_checkpoints_are_published_as_their_mean(
     recipe: train.Recipe, data: Path, tmp_path: Path
 ) -> None:
