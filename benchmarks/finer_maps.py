@@ -67,30 +67,27 @@ class Way:
     Attributes:
         method: Of `camtool.methods.METHODS`.
         cuts: Names of modules; empty for the cut that camtool finds.
-        steps: Of an integration at the most; None for as many as it takes.
         scaled: Each cut's map is divided by its maximum before they are averaged.
     """
 
     method: str
     cuts: tuple[str, ...] = ()
-    steps: int | None = None
     scaled: bool = False
 
-    def maps(self, at: Callable[[str, str, int | None], Maps]) -> Maps:
-        """Maps from those of a method at a cut ("" the own one), by method, cut and steps."""
-        found = [at(self.method, cut, self.steps) for cut in self.cuts or ("",)]
+    def maps(self, at: Callable[[str, str], Maps]) -> Maps:
+        """Maps from those of a method at a cut ("" the own one), by method and cut."""
+        found = [at(self.method, cut) for cut in self.cuts or ("",)]
         if self.scaled:
             found = [each._replace(maps=to_one(each.maps)) for each in found]
         return merged(found) if len(found) > 1 else found[0]
 
 
-def maker(forwards: dict[str, Forward], classes: Tensor) -> Callable[[str, str, int | None], Maps]:
+def maker(forwards: dict[str, Forward], classes: Tensor) -> Callable[[str, str], Maps]:
     """Makes maps of classes [N,1] at cuts, each once."""
 
     @cache
-    def at(method: str, cut: str, steps: int | None) -> Maps:
-        settings = Settings() if steps is None else Settings(steps=steps)
-        found = METHODS[method](forwards[cut], classes, settings)
+    def at(method: str, cut: str) -> Maps:
+        found = METHODS[method](forwards[cut], classes, Settings())
         return found._replace(maps=found.maps.detach())
 
     return at
@@ -113,7 +110,6 @@ def ways(cuts: tuple[str, ...], stages: tuple[str, ...]) -> dict[str, Way]:
     for count in range(2, len(cuts) + 1):
         named[f"`--layer {','.join(cuts[:count])}`"] = Way("integrated", cuts[:count])
     named[f"`--method stages` ({', '.join(stages)})"] = Way("integrated", stages)
-    named["the same, one interval (`--steps 1`)"] = Way("integrated", stages, 1)
     for title, method in (("Grad-CAM", "gradcam"), ("LayerCAM", "layercam")):
         if method == "layercam":
             named[f"{title}, last maps"] = Way(method)

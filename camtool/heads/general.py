@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from camtool.errors import HeadError
 from camtool.heads.cut import Cut, Node, Recording, Tape, candidates, node_of
 from camtool.heads.head import TOLERANCE, Forward, Head, Seen, network_of
-from camtool.heads.path import ONE_STEP, Integral, Steps, integrate
+from camtool.heads.path import ONE_STEP, SECANT, Integral, Steps, integrate
 from camtool.heads.tail import Shapes, Tail
 from camtool.heads.watch import logits_of, outputs_noted
 
@@ -26,9 +26,6 @@ SUFFICIENT = 1e-3
 
 STEPS = 32
 """Steps at the most, where nobody asks for more."""
-
-INTERVALS = 4
-"""Of the path where secants are exact; one would add up as well."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +164,7 @@ class TailHead(Head):
     def _best(self, forward: Forward, classes: Tensor, bent: bool) -> Integral:
         """The integral of the fewest steps that is exact, or else of those that suffice."""
         tail, maps = forward.tail, forward.features
-        first = Steps("secant", INTERVALS) if bent else ONE_STEP
+        first = SECANT if bent else ONE_STEP
         found = integrate(tail, maps, classes, 0.0, first.number, first, go_on=False)
         if self.exact_at(found, forward.logits):
             return found

@@ -8,10 +8,11 @@ and by the fundamental theorem of calculus mean(M_c) + b_c = t_c(F), the logit. 
 normalizations are held at their real values along the path; behind them the gradient would
 otherwise vanish in the maps' own direction.
 
-Two rules. *Secants*: between two points of the path the mean derivative of an elementwise function
-is the slope of its secant, exactly where its input is linear along the path (one hidden layer), and
-sums telescope however many layers there are. *Gauss-Legendre* for what is smooth and not
-elementwise, such as attention.
+Two rules. *Secants*: the mean derivative of an elementwise function is the slope of its secant
+between the ends of the path, exactly where its input is linear along the path (one hidden layer),
+and sums telescope however many layers there are (with several it is the rescale rule of DeepLIFT,
+Shrikumar et al. 2017, section 3.5.1). *Gauss-Legendre* for what is smooth and not elementwise, such
+as attention.
 """
 
 from __future__ import annotations
@@ -41,12 +42,13 @@ class Continuation(Protocol):
 
 
 class Steps(NamedTuple):
-    """How a path is divided: the rule and the number of points or intervals."""
+    """The rule and its number of points on the path; secants go from end to end."""
 
     rule: QuadratureRule = "secant"
     number: int = 1
 
 
+SECANT = Steps("secant", 1)
 ONE_STEP = Steps("gauss", 1)
 
 
@@ -57,7 +59,7 @@ class Integral(NamedTuple):
         maps: float32 [N,K,h,w], in logits.
         bias: float32 [N,K], the logits without any evidence.
         missing: float32 [N,K], what the sum misses of the logits.
-        steps: How the path was divided.
+        steps: The rule, and at how many points.
     """
 
     maps: Tensor
@@ -109,7 +111,7 @@ def _integrate(
     tail: Continuation, features: Tensor, classes: Tensor, steps: Steps
 ) -> tuple[Integral, Tensor]:
     if steps.rule == "secant":
-        gradients, none, full = _secant_gradients(tail, features, classes, steps.number)
+        gradients, none, full = _secant_gradients(tail, features, classes)
     else:
         gradients, none, full = _gauss_gradients(tail, features, classes, steps.number)
     maps = (gradients * features[:, None]).sum(2) * (features.shape[2] * features.shape[3])
@@ -139,14 +141,12 @@ def _gauss_gradients(
 
 
 def _secant_gradients(
-    tail: Continuation, features: Tensor, classes: Tensor, number: int
+    tail: Continuation, features: Tensor, classes: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """As `_gauss_gradients`; a version's gradient is the slope of the interval that it ends."""
-    points = tuple(n / number for n in range(number + 1))
-    versions, logits = _along(tail, features, points, {}, secant=True)
-    shares = features.new_tensor([0.0] + [1 / number] * number)
-    gradients = _gradients(versions, logits, classes, shares)
-    return gradients, *logits.detach()[[0, -1]]
+    """As `_gauss_gradients`, by the slopes from one end of the path to the other."""
+    versions, logits = _along(tail, features, (0.0, 1.0), {}, secant=True)
+    gradients = _gradients(versions, logits, classes, features.new_tensor([0.0, 1.0]))
+    return gradients, *logits.detach()
 
 
 def _spread(logits: Tensor, maps: Tensor) -> Tensor:
