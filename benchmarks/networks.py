@@ -77,18 +77,16 @@ class Found:
         return cells
 
 
-def measure(module: nn.Module, size: int) -> Found:
-    """Find the head of a network, and see from outside whether its maps add up.
-
-    Args:
-        module: The network, in evaluation mode.
-        size: Side of its input.
+def measure(name: str) -> Found:
+    """Find the head of a network with random weights, and see from outside whether its maps add up.
 
     Raises:
-        HeadError: It has none.
+        ModelError: There is no such network, or it has no head.
     """
+    network = load_network(name, "random")
+    module, size = network.module, network.preprocessing.size
     head = find_head(module, size)
-    name, method = find_method("auto", head)
+    taken, method = find_method("auto", head)
     inputs = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         logits: Tensor = head.forward(module, module, inputs).network(inputs)
@@ -97,7 +95,7 @@ def measure(module: nn.Module, size: int) -> Found:
     enough = first[1] <= MORE.tolerance
     more = first if enough else _missed(head, module, inputs, logits, method, MORE)
     steps, residuals = (first[0], more[0]), (first[1], more[1])
-    return Found(head.kind, name, head.features, head.shape, steps, residuals)
+    return Found(head.kind, taken, head.features, head.shape, steps, residuals)
 
 
 @torch.no_grad()
@@ -134,15 +132,13 @@ def main() -> None:
     print(f"| {' | '.join(COLUMNS)} |\n|{' --- |' * len(COLUMNS)}")
     for name in chosen or names():
         try:
-            network = load_network(name, "random")
-            found = measure(network.module, network.preprocessing.size)
+            found = measure(name)
             worst.setdefault(found.kind, []).append(max(found.residuals))
             cells = found.cells()
         except ModelError as error:
             cells = [f"refused: {error}", *[""] * (len(COLUMNS) - 2)]
         print(f"| {' | '.join([name, *cells])} |", flush=True)
-        # A network seen by hooks is in a circle of references; the largest take gigabytes.
-        network = None  # type: ignore[assignment]
+        # A network whose head was found is in a circle of references; the largest take gigabytes.
         gc.collect()
     for kind, residuals in worst.items():
         print(f"{kind}: {len(residuals)}, at most {max(residuals):.1e}", file=sys.stderr)
