@@ -138,7 +138,7 @@ def main() -> None:
         except ModelError as error:
             cells = [f"refused: {error}", *[""] * (len(COLUMNS) - 2)]
         print(f"| {' | '.join([name, *cells])} |", flush=True)
-        # A network whose head was found is in a circle of references; the largest take gigabytes.
+        # Some networks hold themselves in circles; the largest take gigabytes.
         gc.collect()
     for kind, residuals in worst.items():
         print(f"{kind}: {len(residuals)}, at most {max(residuals):.1e}", file=sys.stderr)

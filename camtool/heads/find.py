@@ -78,13 +78,14 @@ def watched(module: nn.Module, size: int, channels: int = 3) -> Iterator[Seen]:
 
 
 def _found(seen: Seen) -> Head:
-    refusal = HeadError("no kind of head is known")
+    # Its text alone: a kept error holds the frame that holds it, and with it the network.
+    refusal = "no kind of head is known"
     inexact: Head | None = None
     for kind in KINDS:
         try:
             head = kind.match(seen)
         except HeadError as error:
-            refusal = error
+            refusal = str(error)
             continue
         if isinstance(head, PooledHead):
             head = replace(head, max_error=_error(head, seen))
@@ -95,7 +96,7 @@ def _found(seen: Seen) -> Head:
         return head
     if inexact is not None:
         return inexact
-    raise refusal
+    raise HeadError(refusal)
 
 
 def _watched(module: nn.Module, inputs: Tensor) -> Seen:

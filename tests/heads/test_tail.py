@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import torch
@@ -98,3 +100,23 @@ def test_attention_is_not_projected_token_by_token_while_it_is_watched() -> None
     with Calls() as calls:
         head.forward(network, network, forward.inputs)
     assert tokens not in [shape[0] for shape in calls.products]
+
+
+def test_a_network_whose_head_was_found_is_let_go() -> None:
+    network: nn.Module = nn.Sequential(
+        nn.Conv2d(3, 8, 4, 4),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, 6),
+        nn.Tanh(),
+        nn.Linear(6, 4),
+    )
+    find_head(network, SIZE)
+    gone = weakref.ref(network)
+    gc.disable()
+    try:
+        del network
+        assert gone() is None
+    finally:
+        gc.enable()
