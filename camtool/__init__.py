@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from camtool.regions import Component
     from camtool.targets import BEST, NEXT
     from camtool.views.overlay import Look
+    from camtool.views.plot import plot_grid
 
 __version__ = "0.2.0"
 
@@ -42,6 +43,7 @@ __all__ = [
     "__version__",
     "class_activation_map",
     "load",
+    "plot_grid",
 ]
 
 _HOMES = {
@@ -60,6 +62,7 @@ _HOMES = {
     "TargetError": "camtool.errors",
     "class_activation_map": "camtool.methods",
     "load": "camtool.loading",
+    "plot_grid": "camtool.views.plot",
 }
 
 

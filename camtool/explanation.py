@@ -15,6 +15,7 @@ from camtool.images.resample import upsample
 if TYPE_CHECKING:
     import os
 
+    from matplotlib.axes import Axes
     from numpy.typing import NDArray
     from PIL import Image
 
@@ -165,6 +166,21 @@ class Explanation:
         from camtool.views.panel import panel_of
 
         return panel_of(self, look, boxes=boxes, threshold=threshold, rule=rule)
+
+    def plot(self, k: int = 0, ax: Axes | None = None, **look: Any) -> Axes:
+        """The picture with the k-th map on matplotlib's axes, with a colour bar in logits.
+
+        Args:
+            k: Which of the explained classes.
+            ax: Where to draw; None for axes of a new figure.
+            **look: Fields of `camtool.Look`: signed, colormap, opacity, ...
+
+        Raises:
+            ImportError: matplotlib is not installed: `pip install 'camtool[plot]'`.
+        """
+        from camtool.views.plot import plot
+
+        return plot(self, k, ax, **look)
 
     def to_dict(self, threshold: float = DEFAULT_THRESHOLD, boxes: bool = True) -> dict[str, Any]:
         """The JSON record of this picture, without the maps themselves."""

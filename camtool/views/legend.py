@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from camtool.views import text
@@ -17,7 +18,7 @@ _TICK = 4
 _APART = 12.0
 _BASE = _BAR_HEIGHT + _TICK + SIZE
 # Colours are shown as they look on a medium grey picture.
-_BACKDROP = 170.0
+_BACKDROP = np.float32(170)
 
 
 def bar(look: Look, scale: Scale, width: int) -> Image.Image:
@@ -34,7 +35,8 @@ def bar(look: Look, scale: Scale, width: int) -> Image.Image:
     width = min(width, _LONGEST)
     image = Image.new("RGB", (width, _BAR_HEIGHT + _TICK + round(1.4 * SIZE)), text.WHITE)
     length = max(2, width - math.ceil(text.width_of("logits", SIZE)) - 8)
-    image.paste(_colours(look, scale, length), (0, 0))
+    row = np.rint(colours(look, scale, length)).astype(np.uint8)
+    image.paste(Image.fromarray(np.repeat(row[None], _BAR_HEIGHT, axis=0)), (0, 0))
     draw = ImageDraw.Draw(image)
     draw.text((width, _BAR_HEIGHT / 2), "logits", fill=text.GREY, font=text.font(SIZE), anchor="rm")
     for value, left, right in placed(scale, length):
@@ -101,8 +103,7 @@ def _share(scale: Scale, value: float) -> float:
     return (value - scale.low) / (scale.high - scale.low)
 
 
-def _colours(look: Look, scale: Scale, length: int) -> Image.Image:
+def colours(look: Look, scale: Scale, length: int) -> NDArray[np.float32]:
+    """The colours of a scale from end to end: float32 [length,3], sRGB from 0 to 255."""
     rgba = ramp(look, np.linspace(scale.low / scale.high, 1.0, length))
-    colours = _BACKDROP + (rgba[:, :3] - _BACKDROP) * rgba[:, 3:]
-    row = np.rint(colours).astype(np.uint8)
-    return Image.fromarray(np.repeat(row[None], _BAR_HEIGHT, axis=0))
+    return _BACKDROP + (rgba[:, :3] - _BACKDROP) * rgba[:, 3:]
