@@ -143,8 +143,8 @@ class ModelOptions:
 
         if self.method not in (AUTO, *METHODS):
             usage(f"--method takes {', '.join((AUTO, *METHODS))}, not {self.method!r}")
-        number = self.logits and self.logits.isdecimal()
-        output = int(self.logits or 0) if number else self.logits
+        named = self.logits or ""
+        output = int(named) if named.isdecimal() else self.logits
         network = network_of(self.model, self.weights, output, self.offline)
         try:
             return CamModel(

@@ -163,7 +163,7 @@ def classes_by_name(labels: Sequence[str], synsets: Sequence[str] = ()) -> dict[
     """
     named: dict[str, set[int]] = {}
     for index, label in enumerate(labels):
-        for name in (label, *label.split(", ")):
+        for name in (label, *label.split(",")):
             named.setdefault(plain(name), set()).add(index)
     found = {name: next(iter(classes)) for name, classes in named.items() if len(classes) == 1}
     return found | {synset: index for index, synset in enumerate(synsets)}

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from camtool.evaluate.datasets.masks import MaskFiles
 from camtool.images import ImageError, read_size
+from camtool.networks.labels import classes_by_name, plain
 
 TrueBox = tuple[float, float, float, float]
 
@@ -151,17 +152,13 @@ def match_labels(dataset: Dataset, labels: Sequence[str], synsets: Sequence[str]
         Records whose label is an index, and one more problem for each that the network can't
         name.
     """
-    known: dict[str, int] = {}
-    for index, label in enumerate(labels):
-        for name in (label, *label.split(",")):
-            known.setdefault(_plain(name), index)
-    known.update({synset: index for index, synset in enumerate(synsets)})
+    known = classes_by_name(labels, synsets)
     matched, problems = [], list(dataset.problems)
     for record in dataset.records:
         given = record.label
-        found = given if isinstance(given, int) else known.get(given, known.get(_plain(given)))
+        found = given if isinstance(given, int) else known.get(given, known.get(plain(given)))
         if found is None or not 0 <= found < len(labels):
-            problems.append(Problem(str(record.path), f"the network has no label {given!r}"))
+            problems.append(Problem(str(record.path), f"the network has no one label {given!r}"))
         else:
             matched.append(replace(record, label=found))
     return replace(dataset, records=matched, problems=problems)
@@ -171,7 +168,3 @@ def read_lines(path: Path) -> list[str]:
     """Lines of a text file without their ends, empty ones left out. Raises OSError."""
     text = path.read_text(encoding="utf-8", errors="surrogateescape")
     return [line for line in text.splitlines() if line.strip()]
-
-
-def _plain(name: str) -> str:
-    return " ".join(name.replace("_", " ").split()).casefold()

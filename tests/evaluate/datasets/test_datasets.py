@@ -377,7 +377,7 @@ def test_labels_are_matched_by_synset_name_or_index():
     assert [r.label for r in data.records] == [0, 0, 1, 2, 2]
     assert [p.path for p in data.problems] == ["x", "4", "5", "6"]
     assert (data.format, data.root) == ("csv", Path("root"))
-    assert data.problems[3].reason == "the network has no label 'dog'"
+    assert data.problems[3].reason == "the network has no one label 'dog'"
 
 
 @pytest.mark.parametrize(
