@@ -57,7 +57,7 @@ def explorer_of(explanation: Explanation, shown: int = 0) -> str:
         shown: Which of its maps the page opens with.
 
     Returns:
-        HTML, ASCII.
+        HTML, to be written as UTF-8.
     """
     kept = _kept(explanation, shown)
     levels = quantised(explanation.maps[kept], MAP_BYTES)
@@ -146,7 +146,8 @@ def quantised(maps: NDArray[np.float32], budget: int) -> Levels:
     largest = np.abs(maps).max((1, 2))
     most = np.where(np.arange(len(maps)) < fine, 32767, 127)
     steps = (largest / most).astype(np.float32)
-    levels = np.rint(maps / np.where(steps > 0, steps, 1)[:, None, None])
+    # In float64: the rounding of a quotient near 32,767 would be a part of a level.
+    levels = np.rint(maps / np.where(steps > 0, steps, 1).astype(np.float64)[:, None, None])
     levels = np.clip(levels, -most[:, None, None], most[:, None, None])
     return Levels(levels[:fine].astype("<i2"), levels[fine:].astype(np.int8), steps)
 
