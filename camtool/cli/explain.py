@@ -115,16 +115,12 @@ def _targets(target: list[str] | None, versus: str | None) -> list[Target] | Non
     return targets
 
 
-AFFORDABLE = 50
-"""Classes that the explorer holds where the map of each takes a pass back through what follows."""
-
-
 def _with_every_class(
     cam: CamModel, targets: list[Target] | None, topk: int, batch_size: int
 ) -> tuple[list[Target] | None, int, int]:
     """Targets, their number and the batch of a run whose explorers hold every class too."""
     from camtool.targets import Ranked
-    from camtool.views.explorer import MOST_CLASSES
+    from camtool.views.explorer import AFFORDABLE, MOST_CLASSES
 
     linear = cam.method == "cam"
     number = min(MOST_CLASSES if linear else AFFORDABLE, len(cam.labels))

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from camtool.explanation import Explanation
 
 MOST_CLASSES = 1000
+AFFORDABLE = 50
+"""Classes to hold where the map of each takes a pass back through what follows the cut."""
 MAP_BYTES = 420_000
 PICTURE_BYTES = 220_000
 PICTURE_SIDE = 1200

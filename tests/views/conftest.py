@@ -34,7 +34,9 @@ def _explanation(
     return Explanation(
         name="folder/cat.jpg",
         image=picture,
-        geometry=Geometry("whole", size, extent or (0.0, 0.0, *map(float, size)), (160, 224)),
+        geometry=Geometry(
+            "whole", size, extent or (0.0, 0.0, float(size[0]), float(size[1])), (160, 224)
+        ),
         maps=maps,
         indices=np.arange(held),
         labels=labels or tuple(f"class {k}" for k in range(held)),
