@@ -33,5 +33,5 @@ Colormap: TypeAlias = Literal[
 TruthSource: TypeAlias = Literal["auto", "folder", "none"]
 """Whether a list's targets or the names of sub-folders say what pictures show."""
 
-Kind: TypeAlias = Literal["panel", "overlay", "heatmap", "boxes", "npz", "json"]
+Kind: TypeAlias = Literal["panel", "overlay", "heatmap", "boxes", "npz", "json", "html"]
 """The files of one explanation."""

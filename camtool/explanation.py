@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -189,7 +189,7 @@ class Explanation:
         return record_of(self, threshold, boxes)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Save by the file's ending: .npz the maps, .json the record, else the panel.
+        """Save by the file's ending: .npz maps, .json record, .html explorer, else the panel.
 
         Raises:
             ValueError: Pillow knows no format of that ending.
@@ -198,6 +198,17 @@ class Explanation:
         from camtool.views.save import save
 
         return save(self, Path(path))
+
+    def part(self, classes: slice) -> Explanation:
+        """The same of some of the explained classes alone."""
+        numbers = ("logits", "bias", "residual", "probabilities")
+        names = ("maps", "indices", "labels", "versus", *numbers)
+        return replace(self, **{name: getattr(self, name)[classes] for name in names})
+
+    def _repr_html_(self) -> str | None:
+        from camtool.views.explorer import notebook_frame
+
+        return notebook_frame(self)
 
     def _repr_png_(self) -> bytes:
         from camtool.views.save import panel_png

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import tempfile
 from pathlib import Path
+
+from PIL import Image
 
 import camtool
 
@@ -21,5 +26,21 @@ def main() -> None:
     contrast.panel(camtool.Look(signed=True)).save(FOLDER / "contrast.jpg", quality=90)
 
 
+def explorer() -> None:
+    """The explorer as Chromium shows it, where there is one."""
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        print("no Chromium: explorer.jpg stays as it is")
+        return
+    model = camtool.load("efficientnet_lite0", device="cpu")
+    with tempfile.TemporaryDirectory() as folder:
+        page, shot = Path(folder, "page.html"), Path(folder, "shot.png")
+        model.explain(EXAMPLES / "espresso.jpg", topk=1000).save(page)
+        flags = ("--headless", "--no-sandbox", "--hide-scrollbars", "--window-size=1280,800")
+        subprocess.run([browser, *flags, f"--screenshot={shot}", page.as_uri()], check=True)
+        Image.open(shot).convert("RGB").save(FOLDER / "explorer.jpg", quality=85)
+
+
 if __name__ == "__main__":
     main()
+    explorer()

@@ -44,10 +44,13 @@ def explain(
     topk: common.TopK = 3,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Folder, or the panel's file; default beside PATH."),
+        typer.Option(
+            "--output", "-o", help="Folder, or the file of panel or html; default beside PATH."
+        ),
     ] = None,
     save: Annotated[
-        str, typer.Option("--save", help="Any of panel,overlay,heatmap,boxes,npz,json; or none.")
+        str,
+        typer.Option("--save", help="Any of panel,overlay,heatmap,boxes,npz,json,html; or none."),
     ] = "panel",
     boxes: Annotated[bool, typer.Option("--boxes/--no-boxes", help="Boxes from the maps.")] = True,
     opened: Annotated[
@@ -73,17 +76,21 @@ def explain(
         common.warn_idle(context, looks.idle(views) | idle)
         writer = _Writer(output, len(sources), views, as_json)
         cam = network.load()
+        targets = _targets(target, versus)
+        first = len(targets) if targets else topk
+        if "html" in views.kinds:
+            targets, topk, batch_size = _with_every_class(cam, targets, topk, batch_size)
         # Files at the picture's own size need all of it.
         reduced = not {"overlay", "heatmap", "boxes"} & set(views.kinds)
         stream = explain_stream(
-            cam, sources, _targets(target, versus), topk, batch_size, max_pixels, reduced=reduced
+            cam, sources, targets, topk, batch_size, max_pixels, reduced=reduced
         )
         common.tell_of(cam)
         for source, result in stream:
             if isinstance(result, Failed):
                 writer.fail(result)
             else:
-                writer.take(place_of(source), result)
+                writer.take(place_of(source), result, first)
         if as_json:
             print(json.dumps(writer.document(cam, network.dtype), indent=1))
         if opened:
@@ -108,18 +115,32 @@ def _targets(target: list[str] | None, versus: str | None) -> list[Target] | Non
     return targets
 
 
+def _with_every_class(
+    cam: CamModel, targets: list[Target] | None, topk: int, batch_size: int
+) -> tuple[list[Target] | None, int, int]:
+    """Targets, their number and the batch of a run whose explorers hold every class too."""
+    from camtool.targets import Ranked
+    from camtool.views.explorer import AFFORDABLE, MOST_CLASSES
+
+    linear = cam.method == "cam"
+    number = min(MOST_CLASSES if linear else AFFORDABLE, len(cam.labels))
+    some = None if targets is None else [*targets, *map(Ranked, range(number))]
+    return some, max(topk, number), batch_size if linear else 1
+
+
 class _Writer:
     """Writes, prints and collects results as they come."""
 
     def __init__(self, output: Path | None, pictures: int, views: Views, quiet: bool) -> None:
         from camtool.views.save import Places
 
-        self._panel = None
+        self._named = None
         if output is not None and output.suffix and not output.is_dir():
-            if pictures > 1 or views.kinds != ("panel",):
+            fits = ("html",) if output.suffix.lower() == ".html" else ("panel",)
+            if pictures > 1 or views.kinds != fits:
                 common.usage(f"--output {output} names one file; give a folder for several")
-            self._panel = output
-        self._places = Places(None if self._panel else output)
+            self._named = output
+        self._places = Places(None if self._named else output)
         self._views = views
         self._quiet = quiet
         self.images: list[dict[str, Any]] = []
@@ -130,14 +151,16 @@ class _Writer:
         common.say(str(failed))
         self.failed.append({"path": failed.name, "reason": failed.reason})
 
-    def take(self, path: Path, explanation: Explanation) -> None:
+    def take(self, path: Path, explored: Explanation, first: int) -> None:
+        """Write the first of the maps of a picture, and all of them into its explorer."""
         from camtool.engines.engine import Failed
         from camtool.views.record import record_of
         from camtool.views.save import save_views
 
+        explanation = explored.part(slice(first))
         try:
             base = self._places.base(path)
-            files = save_views(explanation, base, self._views, self._panel)
+            files = save_views(explanation, base, self._views, self._named, explored)
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             self.fail(Failed(explanation.name, f"its files can't be written ({reason})"))

@@ -19,7 +19,8 @@ RESULTS = (
 HIDDEN = ".camtool"
 THUMBNAILS = "report/thumbs"
 _VIEW = re.compile(
-    r"(.+)\.(?:cam\.(?:png|npz|json)|(?:overlay|heatmap|boxes)-\d+\.(?:jpg|png|webp))", re.DOTALL
+    r"(.+)\.(?:cam\.(?:png|npz|json|html)|(?:overlay|heatmap|boxes)-\d+\.(?:jpg|png|webp))",
+    re.DOTALL,
 )
 
 

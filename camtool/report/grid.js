@@ -1,12 +1,5 @@
 /* A scrolling grid that keeps only the cells in view in the document. */
 
-function element(tag, className, text) {
-  const node = document.createElement(tag);
-  if (className) node.className = className;
-  if (text !== undefined) node.textContent = text;
-  return node;
-}
-
 class VirtualGrid {
   /* options: shape(width) -> {minWidth, height} of a cell and gap, in pixels; render(index) -> element;
      empty: what to say when there is nothing to show. */

@@ -30,18 +30,6 @@ function nameClass(row, labels) {
   row.label = row.position === EVERY_CLASS ? "All pictures" : labels[row.position].label;
 }
 
-function byId(id) {
-  return document.getElementById(id);
-}
-
-function count(value) {
-  return value.toLocaleString("en");
-}
-
-function plural(value, noun) {
-  return `${count(value)} ${noun}${value === 1 ? "" : "s"}`;
-}
-
 const TABS = ["pictures", "classes", "failed", "run"];
 
 /* What the address keeps, besides the tab: values of fields, and boxes that are ticked. */
@@ -346,24 +334,6 @@ function choice([value, text]) {
     node.append(...text.map(choice));
   } else node.value = value;
   return node;
-}
-
-/* A page on disk may have no storage; then the theme is the system's each time. */
-function storedTheme() {
-  const system = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
-  try {
-    return localStorage.getItem("camtool-theme") || system;
-  } catch {
-    return system;
-  }
-}
-
-function storeTheme(theme) {
-  try {
-    localStorage.setItem("camtool-theme", theme);
-  } catch {
-    document.documentElement.dataset.theme = theme;
-  }
 }
 
 const { records, page } = JSON.parse(byId("data").textContent);

@@ -7,8 +7,6 @@ deviate from the mean of their class; the third writes the records into the page
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import pickle
 import tempfile
 from collections import Counter
@@ -17,12 +15,11 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 from itertools import groupby
 from pathlib import Path
-from string import Template
 from typing import IO
 
 from camtool.files import replacing
 from camtool.report.aggregate import ClassAggregator, Evidence, evidence
-from camtool.report.rows import ReportRow, json_text, to_class_map, to_picture
+from camtool.report.rows import ReportRow, to_class_map, to_picture
 from camtool.report.schema import (
     RECORDS,
     ClassSummary,
@@ -35,9 +32,11 @@ from camtool.report.schema import (
 )
 from camtool.report.suspicion import Suspicions
 from camtool.views.colormaps import POSITIVE_DEFAULT, SIGNED_DEFAULT, table
+from camtool.views.html import json_text, page_of
 from camtool.views.text import display_text
 
-SCRIPTS = ("maps.js", "grid.js", "viewer.js", "pictures.js", "classes.js", "main.js")
+SHARED = ("maps.js", "page.js")
+SCRIPTS = ("grid.js", "viewer.js", "pictures.js", "classes.js", "main.js")
 EVERY_CLASS = -1
 CONFUSIONS = 200
 """Most pairs of classes to filter by."""
@@ -210,20 +209,10 @@ def _summaries(folder: _Folder, shown: Mapping[int, int]) -> list[ClassSummary]:
 
 
 def _skeleton(data: str) -> str:
-    """The page around ``data``. Only the script and style with these hashes may run (CSP)."""
-    here = files(__package__)
-    sheets = (files("camtool.views") / "palette.css", here / "report.css")
-    style = "".join(sheet.read_text("utf-8") for sheet in sheets)
-    script = "\n".join((here / name).read_text("utf-8") for name in SCRIPTS)
-    return Template((here / "template.html").read_text("utf-8")).substitute(
-        style=style,
-        style_hash=_csp_hash(style),
-        script=script,
-        script_hash=_csp_hash(script),
-        data=data,
+    here, shared = files(__package__), files("camtool.views")
+    return page_of(
+        here / "template.html",
+        [shared / "palette.css", shared / "web" / "base.css", here / "report.css"],
+        [*(shared / "web" / name for name in SHARED), *(here / name for name in SCRIPTS)],
+        data,
     )
-
-
-def _csp_hash(text: str) -> str:
-    digest = hashlib.sha256(text.encode("utf-8")).digest()
-    return f"'sha256-{base64.b64encode(digest).decode()}'"

@@ -1,13 +1,10 @@
-"""One row of the report, and how it becomes compact JSON that is safe inside HTML."""
+"""One row of the report, and how it becomes a record of the page."""
 
 from __future__ import annotations
 
-import base64
-import json
 import math
 import os
 from dataclasses import dataclass
-from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -83,26 +80,6 @@ class ReportRow:
 def file_url(path: str) -> str:
     """Relative URL of a file; "" stays "". The leading "./" keeps "a:b" from being a scheme."""
     return "./" + quote(os.fsencode(path)) if path else ""
-
-
-def json_text(value: object) -> str:
-    """ASCII JSON without ``<``, ``>`` and ``&``, so that it can't end a script element.
-
-    A float has six significant digits and is null where it is not finite; a record is the list of
-    its values, an array the base64 of its bytes.
-    """
-    text = json.dumps(_plain(value), separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, (float, np.floating)):
-        return float(f"{value:.6g}") if math.isfinite(value) else None
-    if isinstance(value, np.ndarray):
-        return base64.b64encode(value.tobytes()).decode()
-    if isinstance(value, (list, tuple)):
-        return list(map(_plain, value))
-    return value
 
 
 def shrink(heatmap: npt.ArrayLike) -> Floats:

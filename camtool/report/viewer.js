@@ -2,11 +2,13 @@
 
 const SMALL_MAP = 72, LARGE_MAP = 360;
 
-function setArea(node, [x0, y0, x1, y1], { width, height }) {
-  node.style.left = `${(100 * x0) / width}%`;
-  node.style.top = `${(100 * y0) / height}%`;
-  node.style.width = `${(100 * (x1 - x0)) / width}%`;
-  node.style.height = `${(100 * (y1 - y0)) / height}%`;
+function decodeMap({ rows, columns, levels }) {
+  return { width: columns, height: rows, values: new Int8Array(decodeBytes(levels).buffer) };
+}
+
+function paintEvidence(canvas, row, side, { colors, against }) {
+  const signed = against || row.versus !== null; // a contrast has two sides
+  paint(canvas, decodeMap(row), signed ? colors.signed : colors.positive, side, signed);
 }
 
 function area(className, edges, picture) {
@@ -41,23 +43,8 @@ function fillFrame(frame, picture, row, [width, height], side, settings) {
   if (row.box) frame.append(area("box", row.box, picture));
 }
 
-function percent(value, digits = 1) {
-  return value === null ? "–" : `${(100 * value).toFixed(digits)}%`;
-}
-
-function decimal(value, digits = 2) {
-  return value === null ? "–" : value.toFixed(digits).replace("-", "−");
-}
-
 function logits(value) {
   return value === null ? "–" : `${value.toExponential(1).replaceAll("-", "−")} logits`;
-}
-
-function bar(value) {
-  const node = element("div", "bar"), fill = element("i");
-  fill.style.width = `${100 * Math.min(Math.max(value || 0, 0), 1)}%`;
-  node.append(fill);
-  return node;
 }
 
 class Viewer {

@@ -197,7 +197,7 @@ def _cut(threshold: float, rule: Rule) -> str:
     return f"boxes: {places[rule]}"
 
 
-_COMPLETE = ("cam", "integrated", "stages")
+COMPLETE = ("cam", "integrated", "stages")
 
 
 def _shown(
@@ -214,7 +214,7 @@ def _footer(explanation: Explanation) -> str:
     geometry = explanation.geometry
     missing = text.number(float(np.abs(explanation.residual).max()))
     adds_up = "" if explanation.exact else f" within {missing}"
-    if not explanation.exact and explanation.method not in _COMPLETE:
+    if not explanation.exact and explanation.method not in COMPLETE:
         sum_of = f"{explanation.method}: does not add up to the logit"
     else:
         score = "logit, or difference of logits" if any(explanation.versus) else "logit"

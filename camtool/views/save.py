@@ -91,7 +91,7 @@ def files_of(explanation: Explanation, base: Path, views: Views) -> Iterator[tup
     for kind in views.kinds:
         if kind == "panel":
             yield kind, base.with_name(f"{base.name}.cam.png")
-        elif kind in ("npz", "json"):
+        elif kind in ("npz", "json", "html"):
             yield kind, base.with_name(f"{base.name}.cam.{kind}")
         else:
             for k in range(len(explanation.labels)):
@@ -99,7 +99,11 @@ def files_of(explanation: Explanation, base: Path, views: Views) -> Iterator[tup
 
 
 def save_views(
-    explanation: Explanation, base: Path, views: Views, panel: Path | None = None
+    explanation: Explanation,
+    base: Path,
+    views: Views,
+    named: Path | None = None,
+    explored: Explanation | None = None,
 ) -> dict[str, str | list[str]]:
     """Write the files of one explanation, each whole or not at all.
 
@@ -107,7 +111,8 @@ def save_views(
         explanation: What to write.
         base: Path without ending, as from `Places`.
         views: Which files, and how they look.
-        panel: The panel's own path where the user named one.
+        named: The path of panel or explorer where the user named one.
+        explored: What the explorer holds, where that is more.
 
     Returns:
         Path of each kind; a list for overlays and heatmaps, one for each class.
@@ -119,10 +124,11 @@ def save_views(
     written: dict[str, str | list[str]] = {}
     for kind in views.kinds:
         paths = [path for of, path in files_of(explanation, base, views) if of == kind]
-        if kind == "panel" and panel is not None:
-            paths = [panel]
+        if named is not None:
+            paths = [named]
+        shown = explored if explored and kind == "html" else explanation
         for path, content in zip(
-            paths, _contents(explanation, kind, views, paths[0].suffix), strict=True
+            paths, _contents(shown, kind, views, paths[0].suffix), strict=True
         ):
             write_atomically(path, content)
         names = [str(path) for path in paths]
@@ -147,6 +153,10 @@ def _contents(explanation: Explanation, kind: Kind, views: Views, suffix: str) -
     elif kind == "json":
         record = record_of(explanation, views.threshold, views.boxes, views.rule)
         yield json.dumps(record, indent=1).encode()
+    elif kind == "html":
+        from camtool.views.explorer import explorer_of
+
+        yield explorer_of(explanation).encode()
     elif kind == "boxes":
         for k in range(len(explanation.labels)):
             yield encode(_with_box(explanation.image, explanation, k, views), suffix)
@@ -170,13 +180,13 @@ def _with_box(
 
 
 def save(explanation: Explanation, path: Path) -> Path:
-    """Save one file by its ending: .npz the maps, .json the record, else the panel.
+    """Save one file by its ending: .npz maps, .json the record, .html the explorer, else the panel.
 
     Raises:
         ValueError: Pillow knows no format of that ending.
         OSError: The file can't be written.
     """
-    kinds: dict[str, Kind] = {".npz": "npz", ".json": "json"}
+    kinds: dict[str, Kind] = {".npz": "npz", ".json": "json", ".html": "html"}
     kind, views = kinds.get(path.suffix, "panel"), Views((), Look())
     write_atomically(path, next(_contents(explanation, kind, views, path.suffix)))
     return path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -378,3 +379,60 @@ def test_versus_shows_the_difference_and_both_alone(explain, here: Path, answer)
     assert told == [(1, "cat"), (1, None), (0, None)]
     assert "cat rather than" in explain(here / "one.png", "--versus", "dog", "-t", "cat").stdout
     assert explain(here / "one.png", "--versus", "nonsense").exit_code == 2
+
+
+def _explored(page: Path):
+    """The data of an explorer."""
+    data = re.search(r'id="data">(.*?)</script>', page.read_text("utf-8"), re.DOTALL)
+    return json.loads(data[1])
+
+
+def test_the_explorer_holds_every_class_and_the_other_files_those_asked_for(explain, here) -> None:
+    result = explain(here / "one.png", "--save", "html,npz", "-k", 2, "--json")
+    image = json.loads(result.stdout)["images"][0]
+    assert len(image["explanations"]) == 2
+    with np.load(image["files"]["npz"]) as archive:
+        assert archive["maps"].shape[0] == 2
+    record = _explored(here / "one.cam.html")
+    assert sorted(record["titles"]) == sorted(LABELS)
+    assert record["titles"][0] == image["explanations"][0]["label"]
+
+
+def test_the_explorer_opens_with_what_was_asked_for(explain, here: Path) -> None:
+    page = here / "mine.html"
+    result = explain(here / "one.png", "--save", "html", "-t", 4, "--versus", "dog", "-o", page)
+    assert result.exit_code == 0, result.stderr
+    record = _explored(page)
+    assert record["titles"][0] == "[red]cow rather than dog"
+    assert sorted(record["titles"][1:]) == sorted(LABELS)
+    assert explain(here / "one.png", "-t", 3, "--save", "html", "-o", page).exit_code == 0
+    record = _explored(page)
+    assert record["indices"][0] == 3
+    assert sorted(record["indices"]) == list(range(5))
+
+
+def test_an_explorer_is_not_written_into_a_picture_nor_a_panel_into_a_page(explain, here) -> None:
+    for words in (("--save", "html", "-o", here / "x.png"), ("-o", here / "x.html")):
+        assert explain(here / "one.png", *words).exit_code == 2
+
+
+@pytest.mark.parametrize(("method", "held"), [("cam", 5), ("gradcam", 2)])
+def test_maps_that_cost_a_pass_each_are_fewer(explain, here, monkeypatch, method, held) -> None:
+    monkeypatch.setattr("camtool.views.explorer.AFFORDABLE", 2)
+    words = ("--save", "html", "--method", method, "-k", 1)
+    assert explain(here / "one.png", *words).exit_code == 0
+    record = _explored(here / "one.cam.html")
+    assert (len(record["titles"]), record["classes"]) == (held, 5)
+
+
+@pytest.mark.parametrize(("save", "topk"), [("panel,npz", 2), ("html", 5)])
+def test_no_map_is_made_that_nobody_asked_for(explain, here, monkeypatch, save, topk) -> None:
+    seen, explain_indices = [], camtool.CamModel.explain_indices
+
+    def noted(self, batch, choices, topk):
+        seen.append(topk)
+        return explain_indices(self, batch, choices, topk)
+
+    monkeypatch.setattr(camtool.CamModel, "explain_indices", noted)
+    assert explain(here / "one.png", "--save", save, "-k", 2).exit_code == 0
+    assert seen == [topk]

@@ -1,4 +1,5 @@
-// The page's scripts become one script, so each of them sees what the others declare.
+// The scripts of a page become one script, so each of them sees what the others declare. Those in
+// SHARED belong to every page: they see one another alone, and all others see them.
 
 import { readdirSync, readFileSync } from "node:fs";
 import js from "@eslint/js";
@@ -7,29 +8,35 @@ import { parse } from "espree";
 import globals from "globals";
 
 const ecmaVersion = 2022;
-const folder = new URL("../../camtool/report/", import.meta.url);
-const scripts = readdirSync(folder).filter((name) => name.endsWith(".js")).map((name) => {
-  const tree = parse(readFileSync(new URL(name, folder), "utf8"), { ecmaVersion, range: true });
-  const { variables, through } = analyze(tree, { ecmaVersion }).globalScope;
-  return {
-    name,
-    declares: variables.map((variable) => variable.name),
-    uses: through.map((reference) => reference.identifier.name),
-  };
-});
+const FOLDERS = ["camtool/report/", "camtool/views/web/"];
+const SHARED = ["camtool/views/web/maps.js", "camtool/views/web/page.js"];
+const root = new URL("../../", import.meta.url);
+const scripts = FOLDERS.flatMap((folder) => readdirSync(new URL(folder, root))
+  .filter((name) => name.endsWith(".js")).map((name) => {
+    const file = folder + name, text = readFileSync(new URL(file, root), "utf8");
+    const { variables, through } = analyze(parse(text, { ecmaVersion, range: true }), { ecmaVersion }).globalScope;
+    return {
+      file,
+      page: SHARED.includes(file) ? "" : folder,
+      declares: variables.map((variable) => variable.name),
+      uses: through.map((reference) => reference.identifier.name),
+    };
+  }));
 
-function shared({ name, declares }) {
-  const others = scripts.filter((script) => script.name !== name);
-  const elsewhere = new Set(others.flatMap((script) => script.uses));
-  const used = declares.filter((name) => elsewhere.has(name));
+function settings(script) {
+  const others = scripts.filter((other) => other !== script);
+  const seen = others.filter(({ page }) => !page || page === script.page);
+  const seeing = others.filter(({ page }) => !script.page || page === script.page || !page);
+  const elsewhere = new Set(seeing.flatMap(({ uses }) => uses));
+  const used = script.declares.filter((name) => elsewhere.has(name));
   return {
-    files: [`camtool/report/${name}`],
+    files: [script.file],
     languageOptions: {
       ecmaVersion,
       sourceType: "script",
       globals: {
         ...globals.browser,
-        ...Object.fromEntries(others.flatMap((script) => script.declares.map((it) => [it, false]))),
+        ...Object.fromEntries(seen.flatMap(({ declares }) => declares.map((name) => [name, false]))),
       },
     },
     rules: { "no-unused-vars": ["error", { vars: "all", varsIgnorePattern: `^(${used.join("|")})$` }] },
@@ -38,7 +45,7 @@ function shared({ name, declares }) {
 
 export default [
   js.configs.recommended,
-  ...scripts.map(shared),
+  ...scripts.map(settings),
   {
     linterOptions: { reportUnusedDisableDirectives: "error" },
     rules: { eqeqeq: "error", "no-shadow": "error", "no-var": "error", "prefer-const": "error" },

@@ -13,10 +13,10 @@ from hypothesis.extra import numpy as hnp
 from camtool.report.rows import (
     MAP_SIDE,
     file_url,
-    json_text,
     pack_map,
     shrink,
 )
+from camtool.views.html import json_text
 
 names = st.binary(min_size=1, max_size=30).map(os.fsdecode)
 

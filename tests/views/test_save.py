@@ -37,8 +37,9 @@ def test_every_kind_is_written_where_it_says(explanation, tmp_path: Path) -> Non
     assert written["panel"] == f"{base}.cam.png"
     assert written["npz"] == f"{base}.cam.npz"
     assert written["json"] == f"{base}.cam.json"
+    assert written["html"] == f"{base}.cam.html"
     for kind in get_args(Kind):
-        if kind not in ("panel", "npz", "json"):
+        if kind not in ("panel", "npz", "json", "html"):
             assert written[kind] == [f"{base}.{kind}-{k}.png" for k in (1, 2)]
     said = {str(path) for _, path in files_of(explanation, base, views)}
     assert said == {str(path) for path in base.parent.iterdir()}

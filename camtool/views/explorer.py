@@ -1,0 +1,166 @@
+"""The explorer: one HTML file in which a picture's maps can be asked."""
+
+from __future__ import annotations
+
+import html
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from camtool.images.write import encode
+from camtool.views.colormaps import POSITIVE_DEFAULT, SIGNED_DEFAULT, table
+from camtool.views.html import json_text, page_of
+from camtool.views.panel import COMPLETE
+from camtool.views.text import display_text
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from camtool.explanation import Explanation
+
+MOST_CLASSES = 1000
+AFFORDABLE = 50
+"""Classes to hold where the map of each takes a pass back through what follows the cut."""
+MAP_BYTES = 420_000
+PICTURE_BYTES = 220_000
+PICTURE_SIDE = 1200
+"""Pixels of the longer side; with them a file stays below 1 MB, its bytes being written as text."""
+
+_QUALITIES = (85, 70, 50)
+_NOTEBOOK_BYTES = 1_500_000
+
+
+class Levels(NamedTuple):
+    """Maps as whole numbers: a level times its map's step is its evidence, within half a step.
+
+    Attributes:
+        fine: int16 [F,h,w], the first of the maps.
+        coarse: int8 [N-F,h,w], those that follow.
+        steps: float32 [N], logits to one level.
+    """
+
+    fine: NDArray[np.int16]
+    coarse: NDArray[np.int8]
+    steps: NDArray[np.float32]
+
+
+def explorer_of(explanation: Explanation, shown: int = 0) -> str:
+    """The explorer of everything that an explanation holds.
+
+    The best `MOST_CLASSES` by logit are kept, or as many of them as `MAP_BYTES` hold, and the one
+    that is shown first. Logits, biases and residuals are exact; a map's values are within half
+    of its step, 1/65534 of its largest magnitude, or 1/254 for those that fit in bytes only.
+
+    Args:
+        explanation: The result.
+        shown: Which of its maps the page opens with.
+
+    Returns:
+        HTML, to be written as UTF-8.
+    """
+    kept = _kept(explanation, shown)
+    levels = quantised(explanation.maps[kept], MAP_BYTES)
+    rows, columns = explanation.maps.shape[1:]
+    width, height = explanation.geometry.size
+    record = {
+        "name": display_text(Path(explanation.name).name),
+        "model": display_text(explanation.model),
+        "method": explanation.method,
+        "adds": explanation.method in COMPLETE or explanation.exact,
+        "linear": explanation.method == "cam",
+        "width": width,
+        "height": height,
+        "extent": explanation.geometry.extent,
+        "rows": rows,
+        "columns": columns,
+        "classes": len(explanation.all_logits),
+        "titles": [display_text(explanation.titles[k]) for k in kept],
+        "contrasts": [bool(explanation.versus[k]) for k in kept],
+        "indices": explanation.indices[kept].tolist(),
+        "ranks": [explanation.rank(k) for k in kept],
+        "logits": explanation.logits[kept],
+        "bias": explanation.bias[kept],
+        "residual": explanation.residual[kept],
+        "probabilities": [
+            None if explanation.versus[k] else explanation.probability(k) for k in kept
+        ],
+        **levels._asdict(),
+        "colors": [table(name) for name in (POSITIVE_DEFAULT, SIGNED_DEFAULT)],
+        "picture": np.frombuffer(_picture(explanation.image), np.uint8),
+    }
+    shared = files("camtool.views")
+    web = shared / "web"
+    return page_of(
+        web / "explorer.html",
+        [shared / "palette.css", web / "base.css", web / "explorer.css"],
+        [web / name for name in SCRIPTS],
+        json_text(record),
+    )
+
+
+SCRIPTS = (
+    "maps.js",
+    "page.js",
+    "evidence.js",
+    "regions.js",
+    "stage.js",
+    "labels.js",
+    "explorer.js",
+)
+
+
+def notebook_frame(explanation: Explanation) -> str | None:
+    """The explorer in a frame of its own, for a notebook; None where it would be large."""
+    page = explorer_of(explanation)
+    if len(page) > _NOTEBOOK_BYTES:
+        return None
+    return (
+        f'<iframe srcdoc="{html.escape(page)}" sandbox="allow-scripts" title="camtool explorer" '
+        'width="100%" height="680" style="border:0"></iframe>'
+    )
+
+
+def _kept(explanation: Explanation, shown: int) -> list[int]:
+    """The maps that the page holds: the one shown first, then by logit, none of them twice."""
+    cells = explanation.maps[0].size
+    most = max(1, min(MOST_CLASSES, MAP_BYTES // cells))
+    order = [shown, *np.argsort(-explanation.logits, kind="stable").tolist()]
+    first = {(explanation.indices[k], explanation.versus[k]): k for k in reversed(order)}
+    return [k for k in dict.fromkeys(order) if first[_key(explanation, k)] == k][:most]
+
+
+def _key(explanation: Explanation, k: int) -> tuple[int, str]:
+    return int(explanation.indices[k]), explanation.versus[k]
+
+
+def quantised(maps: NDArray[np.float32], budget: int) -> Levels:
+    """Maps as whole numbers, as many as fit into a number of bytes of 16 bits, the others of 8.
+
+    Args:
+        maps: float32 [N,h,w], the most important first.
+        budget: Bytes.
+    """
+    cells = maps[0].size
+    fine = min(len(maps), max(0, budget // cells - len(maps)))
+    largest = np.abs(maps).max((1, 2))
+    most = np.where(np.arange(len(maps)) < fine, 32767, 127)
+    steps = (largest / most).astype(np.float32)
+    # In float64: the rounding of a quotient near 32,767 would be a part of a level.
+    levels = np.rint(maps / np.where(steps > 0, steps, 1).astype(np.float64)[:, None, None])
+    levels = np.clip(levels, -most[:, None, None], most[:, None, None])
+    return Levels(levels[:fine].astype("<i2"), levels[fine:].astype(np.int8), steps)
+
+
+def _picture(image: NDArray[np.uint8]) -> bytes:
+    """A JPEG of the picture, as good as fits into `PICTURE_BYTES`."""
+    picture = Image.fromarray(image)
+    picture.thumbnail((PICTURE_SIDE, PICTURE_SIDE), Image.Resampling.LANCZOS, reducing_gap=3.0)
+    pixels, content = np.asarray(picture), b""
+    for quality in _QUALITIES:
+        content = encode(pixels, ".jpg", quality)
+        if len(content) <= PICTURE_BYTES:
+            break
+    return content

@@ -1,0 +1,65 @@
+"""Pages of one file: everything in them, nothing fetched, and no script but their own."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from string import Template
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
+
+
+def page_of(
+    template: Traversable, styles: Sequence[Traversable], scripts: Sequence[Traversable], data: str
+) -> str:
+    """The page around ``data``. Only the script and style with these hashes may run (CSP).
+
+    Args:
+        template: HTML with $style, $style_hash, $script, $script_hash and $data.
+        styles: Style sheets, one after the other.
+        scripts: Scripts; they become one.
+        data: What stands for $data, as from `json_text`.
+    """
+    style = "".join(sheet.read_text("utf-8") for sheet in styles)
+    script = "\n".join(part.read_text("utf-8") for part in scripts)
+    return Template(template.read_text("utf-8")).substitute(
+        style=style,
+        style_hash=_csp_hash(style),
+        script=script,
+        script_hash=_csp_hash(script),
+        data=data,
+    )
+
+
+def _csp_hash(text: str) -> str:
+    digest = hashlib.sha256(text.encode("utf-8")).digest()
+    return f"'sha256-{base64.b64encode(digest).decode()}'"
+
+
+def json_text(value: object) -> str:
+    """ASCII JSON without ``<``, ``>`` and ``&``, so that it can't end a script element.
+
+    A float has six significant digits and is null where it is not finite; a record is the list of
+    its values, an array the base64 of its bytes.
+    """
+    text = json.dumps(_plain(value), separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (float, np.floating)):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    if isinstance(value, np.ndarray):
+        return base64.b64encode(value.tobytes()).decode()
+    if isinstance(value, dict):
+        return {name: _plain(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return list(map(_plain, value))
+    return value
