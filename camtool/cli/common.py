@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from camtool.model import CamModel
-    from camtool.networks import Preprocessing
+    from camtool.networks import Network, Preprocessing
     from camtool.views.save import Views
 
 SOME_FAILED = 1
@@ -137,15 +137,26 @@ class ModelOptions:
 
     def load(self) -> CamModel:
         """The model that the options name; what can't be meant is wrong usage."""
+        if "," in self.method:
+            usage("--method takes one method here; camtool evaluate compares several")
+        return self.built(self.network())
+
+    def network(self) -> Network:
+        """The network that the options name."""
         from camtool.loading import network_of
         from camtool.methods import AUTO, METHODS
-        from camtool.model import CamModel
 
-        if self.method not in (AUTO, *METHODS):
-            usage(f"--method takes {', '.join((AUTO, *METHODS))}, not {self.method!r}")
+        for method in self.method.split(","):
+            if method not in (AUTO, *METHODS):
+                usage(f"--method takes {', '.join((AUTO, *METHODS))}, not {method!r}")
         number = self.logits and self.logits.isdecimal()
         output = int(self.logits or 0) if number else self.logits
-        network = network_of(self.model, self.weights, output, self.offline)
+        return network_of(self.model, self.weights, output, self.offline)
+
+    def built(self, network: Network) -> CamModel:
+        """A network with all else that the options say."""
+        from camtool.model import CamModel
+
         try:
             return CamModel(
                 network,

@@ -1,22 +1,23 @@
-"""`camtool evaluate`: how well a network localizes, on a data set with true boxes or masks."""
+"""`camtool evaluate`: how well a network localizes, and which of its maps can be trusted."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
 from camtool.cli import common
-from camtool.evaluate import DataFormat, Mode
-from camtool.files import make_folders
+from camtool.evaluate import DataFormat, MetricGroup, Mode
+from camtool.files import make_folders, write_atomically
 
 if TYPE_CHECKING:
-    from camtool.evaluate.datasets import Dataset
+    from camtool.evaluate.comparison import Comparison
+    from camtool.evaluate.datasets import Dataset, Problem
     from camtool.evaluate.predictions import MapSettings, MapStore
     from camtool.evaluate.results import EvaluationResult
     from camtool.model import CamModel
@@ -27,6 +28,13 @@ def evaluate(
     data: Annotated[Path, typer.Argument(help="Folder of the data set.")],
     data_format: Annotated[DataFormat, typer.Option("--format", help="Of the data set.")],
     network: common.ModelOptions,
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            "--metrics",
+            help="Compare methods (--method a,b,c) by any of localization,faithfulness,sanity.",
+        ),
+    ] = None,
     images: Annotated[
         Path | None, typer.Option("--images", help="Folder of the pictures, where it is elsewhere.")
     ] = None,
@@ -39,7 +47,7 @@ def evaluate(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Folder for metrics.json, curves and pictures."),
+        typer.Option("--output", "-o", help="Folder for the numbers, curves and pictures."),
     ] = None,
     maps: Annotated[
         Path | None,
@@ -50,7 +58,7 @@ def evaluate(
     max_pixels: common.MaxPixels = 100_000_000,
     as_json: common.AsJson = False,
 ) -> None:
-    """Measure how well maps localize.
+    """Measure how well maps localize, and which method's maps to trust.
 
     Boxes from maps are compared with true boxes or masks, beside trivial baselines.
     """
@@ -58,6 +66,18 @@ def evaluate(
     from camtool.cli.progress import counting
     from camtool.evaluate import predictions, run
 
+    if metrics is not None or "," in network.method:
+        if mode == "reference" or maps is not None:
+            common.usage("--mode reference and --maps are for one method without --metrics")
+        groups = _groups(metrics, data_format)
+        with common.exits():
+            dataset = _read(data, data_format, images, limit)
+            _compare(
+                dataset, network, groups, threshold, output, batch_size, workers, max_pixels, as_json
+            )
+        return
+    if data_format == "folder":
+        common.usage("a folder without boxes has no localization; give --metrics faithfulness")
     fit = network.fit or ("squash" if mode == "reference" else "whole")
     if mode == "reference" and fit == "crop":
         common.usage("--mode reference compares with whole pictures; use --fit squash or whole")
@@ -116,6 +136,100 @@ def _read(data: Path, data_format: DataFormat, images: Path | None, limit: int |
     return dataset if limit is None else dataset.evenly(limit)
 
 
+def _groups(metrics: str | None, data_format: DataFormat) -> tuple[MetricGroup, ...]:
+    """What is measured: what is asked for, or whatever the data allows."""
+    known: tuple[MetricGroup, ...] = get_args(MetricGroup)
+    possible = known[1:] if data_format == "folder" else known
+    if metrics is None:
+        return possible
+    wanted = common.parts("--metrics", metrics, known)
+    if not wanted:
+        common.usage(f"--metrics takes {', '.join(known)}")
+    if not set(wanted) <= set(possible):
+        common.usage("--metrics localization needs boxes or masks, which --format folder lacks")
+    return tuple(group for group in known if group in wanted)
+
+
+def _compare(
+    dataset: Dataset,
+    network: common.ModelOptions,
+    groups: tuple[MetricGroup, ...],
+    threshold: float,
+    output: Path | None,
+    batch_size: int,
+    workers: int | None,
+    max_pixels: int,
+    as_json: bool,
+) -> None:
+    from camtool.accelerate.memory import keep_freed_memory
+    from camtool.cli.progress import counting
+    from camtool.evaluate.compare import compare
+    from camtool.evaluate.predictions import EvaluationError
+
+    methods = [replace(network, method=name) for name in dict.fromkeys(network.method.split(","))]
+    keep_freed_memory()
+    found = network.network()
+    models = [options.built(found) for options in methods]
+    common.tell_of(models[0])
+    try:
+        if output is not None:
+            make_folders(output)
+        with counting("pictures") as progress:
+            result = compare(
+                dataset,
+                models,
+                # What is randomised is a copy, which a number format would copy again.
+                lambda other: [replace(one, dtype="float32").built(other) for one in methods],
+                groups,
+                threshold=threshold,
+                batch_size=batch_size,
+                workers=workers,
+                max_pixels=max_pixels,
+                progress=progress,
+            )
+    except (EvaluationError, OSError) as error:
+        common.usage(str(error))
+    if as_json:
+        print(json.dumps(result.to_json()))
+    else:
+        _print_comparison(result)
+    if output is not None:
+        _write_comparison(output, result, common.say if as_json else print)
+
+
+def _print_comparison(result: Comparison) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from camtool.evaluate.comparison import NOTE
+
+    headings, *rows = result.table()
+    title = f"{escape(result.settings.name)}: {result.images:,} pictures, fit {result.settings.fit}"
+    table = Table(*headings, title=title, title_justify="left", caption=NOTE)
+    for row, texts in zip(result.rows, rows, strict=True):
+        if row.baseline and not result.rows[len(table.rows) - 1].baseline:
+            table.add_section()
+        # The interval below its figure, or the table would be too wide for a screen.
+        table.add_row(*(text.replace(" (", "\n(") for text in texts))
+    common.show_table(table)
+    _tell_problems(result.problems, "methods.json")
+
+
+def _write_comparison(output: Path, result: Comparison, tell: Callable[[str], None]) -> None:
+    files = {
+        "methods.json": json.dumps(result.to_json(), indent=1),
+        "methods.csv": result.to_csv(),
+        "methods.md": result.to_markdown(),
+    }
+    try:
+        for name, text in files.items():
+            write_atomically(output / name, text.encode())
+    except OSError as error:
+        common.say(f"{output} can't be written: {error}")
+        raise typer.Exit(common.SOME_FAILED) from None
+    tell(f"{', '.join(files)} are in {output}")
+
+
 def _kept(store: MapStore, network: common.ModelOptions) -> MapSettings | None:
     """What the kept maps were made with, where that fits the options; None if there are none."""
     kept = store.settings()
@@ -142,13 +256,16 @@ def _print(result: EvaluationResult) -> None:
     for row in rows:
         table.add_row(*row)
     common.show_table(table)
-    problems = result.problems
+    _tell_problems(result.problems, "metrics.json")
+
+
+def _tell_problems(problems: Sequence[Problem], file: str) -> None:
     if problems:
         common.say(f"{len(problems):,} things in the data set could not be used as they stand:")
         for problem in problems[:10]:
             common.say(f"  {problem.path}: {problem.reason}")
         if len(problems) > 10:
-            common.say("  … all of them are in metrics.json, with --output")
+            common.say(f"  … all of them are in {file}, with --output")
 
 
 def _write(output: Path, result: EvaluationResult, tell: Callable[[str], None]) -> None:
