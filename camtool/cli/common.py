@@ -59,7 +59,8 @@ ThresholdRule = Annotated[
     Rule,
     typer.Option(
         "--threshold-rule",
-        help="Share of the map's maximum, of its pixels that are dropped, or found by Otsu's rule.",
+        help="Share of the map's maximum, of its pixels that are dropped, of what rises over its "
+        "45th percentile (ivr), or found by Otsu's rule.",
     ),
 ]
 MaxPixels = Annotated[int, typer.Option("--max-pixels", min=1, help="Refuse larger pictures.")]

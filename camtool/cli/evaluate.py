@@ -73,7 +73,15 @@ def evaluate(
         with common.exits():
             dataset = _read(data, data_format, images, limit)
             _compare(
-                dataset, network, groups, threshold, output, batch_size, workers, max_pixels, as_json
+                dataset,
+                network,
+                groups,
+                threshold,
+                output,
+                batch_size,
+                workers,
+                max_pixels,
+                as_json,
             )
         return
     if data_format == "folder":

@@ -15,7 +15,7 @@ Mode = Literal["plain", "reference"]
 """How is measured: without roundings, or with the choices of Choe et al. 2020's code."""
 
 DataFormat = Literal["csv", "imagenet", "cub", "pets", "tiny-imagenet", "coco", "wsol", "folder"]
-"""Formats of data sets that `datasets.read_dataset` reads; "folder" has neither labels nor boxes."""
+"""Formats of data sets that `datasets.read_dataset` reads; "folder" knows no labels or boxes."""
 
 MetricGroup = Literal["localization", "faithfulness", "sanity"]
 """What methods are compared by."""

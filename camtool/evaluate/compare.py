@@ -22,19 +22,29 @@ from camtool.evaluate import MetricGroup
 from camtool.evaluate.comparison import Comparison, Row
 from camtool.evaluate.datasets import Dataset, Problem, Record, load_mask, match_labels
 from camtool.evaluate.evaluator import Evaluator
-from camtool.evaluate.faithfulness import faithfulness, scaled
+from camtool.evaluate.faithfulness import (
+    Subject,
+    adcc,
+    coherency,
+    complexity,
+    faithfulness,
+    scaled,
+)
 from camtool.evaluate.metrics import ClassMean
 from camtool.evaluate.predictions import EvaluationError, MapSettings, Prediction
 from camtool.evaluate.sanity import PICTURES, STAGES, passes, randomise, rank_correlation
-from camtool.evaluate.ways import Way, explaining, ways_of
+from camtool.evaluate.ways import Way, at_size, explaining, ways_of
 from camtool.images import MAX_PIXELS, ImageError
 from camtool.model import CamModel, probabilities_of
 from camtool.networks import Network
 from camtool.prepared import Prepared
-from camtool.regions.boxes import ZHOU_THRESHOLD
+from camtool.regions.boxes import ZHOU_THRESHOLD, FloatMap
 
 A = TypeVar("A")
 B = TypeVar("B")
+_EQUAL = 1e-5
+"""Of a scaled map's range: what summing in another order leaves."""
+
 Progress = Callable[[int, int], None]
 
 
@@ -87,39 +97,52 @@ class _Bench:
         logits = self.judge.forward(inputs).logits[0].cpu().numpy()
         answer, seed = int(logits.argmax()), _seed(inputs)
         classes = [answer, _other(answer, len(logits), seed)]
-        if "localization" in self.metrics:
+        if self._asked("localization"):
             classes.append(int(record.label))
+        faithful = _Faithful(self, inputs, answer, seed) if self._asked("faithfulness") else None
         scores, predictions = [], []
         for way in self.ways:
             maps, residual = way.explain(inputs, classes)
             found = {} if residual is None else {"residual": float(residual[0])}
-            if "faithfulness" in self.metrics:
-                found |= self._faithfulness(way, inputs, answer, maps[0], seed)
-            if "sanity" in self.metrics and classes[1] != answer:
+            if faithful:
+                found |= faithful.of(way, maps[0])
+            if self._asked("sanity") and classes[1] != answer:
                 found["class"] = rank_correlation(maps[0], maps[1])
             scores.append(found)
-            if "localization" in self.metrics:
+            if self._asked("localization"):
                 predictions.append(_prediction(maps[2], logits, classes[2], prepared))
         return Measured(scores, predictions)
 
-    def _faithfulness(
-        self, way: Way, inputs: Tensor, answer: int, heat: np.ndarray, seed: int
-    ) -> dict[str, float]:
-        from camtool.evaluate.ways import at_size
-
-        return faithfulness(
-            inputs,
-            scaled(at_size(heat, inputs)),
-            lambda versions: self.confidences(versions, answer),
-            lambda changed: scaled(way.heat(changed, answer)),
-            seed,
-        )
+    def _asked(self, group: MetricGroup) -> bool:
+        return group in self.metrics
 
     def confidences(self, versions: Tensor, index: int) -> Tensor:
         """Confidence in a class, [V], of inputs [V,C,H,W]."""
-        batches = versions.split(self.batch_size)
+        cuts = list(range(self.batch_size, len(versions), self.batch_size))
+        batches = torch.tensor_split(versions, cuts)
         logits = torch.cat([self.judge.forward(batch).logits for batch in batches])
         return probabilities_of(logits, self.judge.activation)[:, index]
+
+
+class _Faithful:
+    """Faithfulness of one picture's maps; equal maps, which methods often share, measured once."""
+
+    def __init__(self, bench: _Bench, inputs: Tensor, answer: int, seed: int) -> None:
+        self._answer = answer
+        self._subject = Subject.of(inputs, lambda some: bench.confidences(some, answer), seed)
+        self._known: list[tuple[FloatMap, dict[str, float]]] = []
+
+    def of(self, way: Way, heat: FloatMap) -> dict[str, float]:
+        inputs = self._subject.inputs
+        map_ = scaled(at_size(heat, inputs))
+        same = (found for known, found in self._known if np.allclose(known, map_, 0, _EQUAL))
+        found = next(same, None)
+        if found is None:
+            found = faithfulness(self._subject, map_)
+            self._known.append((map_, found))
+        again = scaled(way.heat(inputs * torch.from_numpy(map_).to(inputs), self._answer))
+        whole = adcc(found["drop"], coherency(again, map_), complexity(map_))
+        return {**found, "adcc": whole}
 
 
 def _seed(inputs: Tensor) -> int:
@@ -131,9 +154,7 @@ def _other(answer: int, classes: int, seed: int) -> int:
     return (answer + 1 + seed % max(1, classes - 1)) % classes
 
 
-def _prediction(
-    heat: np.ndarray, logits: np.ndarray, label: int, prepared: Prepared
-) -> Prediction:
+def _prediction(heat: np.ndarray, logits: np.ndarray, label: int, prepared: Prepared) -> Prediction:
     odds = np.exp(logits - logits.max(), dtype=np.float64)
     return Prediction(
         heat,
@@ -229,9 +250,7 @@ def compare(
     return Comparison(settings, dataset.format, measured, tuple(metrics), rows, problems)
 
 
-def _add(
-    tallies: Sequence[_Tally], record: Record, found: Measured | Failed
-) -> Problem | None:
+def _add(tallies: Sequence[_Tally], record: Record, found: Measured | Failed) -> Problem | None:
     """Add a picture to every row, or say why that can't be."""
     if isinstance(found, Failed):
         return Problem(str(record.path), found.reason)
@@ -318,7 +337,9 @@ def _mapped(
     remaining = iter(items)
     before = torch.get_num_threads()
     with ThreadPoolExecutor(threads.lanes, "camtool-measure", threads.quiet_torch) as pool:
-        waiting = [(item, pool.submit(function, item)) for item in islice(remaining, threads.lanes * 2)]
+        waiting = [
+            (item, pool.submit(function, item)) for item in islice(remaining, threads.lanes * 2)
+        ]
         try:
             while waiting:
                 item, future = waiting.pop(0)

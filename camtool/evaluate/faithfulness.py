@@ -8,6 +8,7 @@ the input, scaled to 0..1; inputs are normalised, so that 0 is the mean colour.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -20,7 +21,7 @@ from camtool.regions.boxes import FloatMap
 
 STEPS = 8
 """Parts in which pixels are taken away and put back."""
-ROAD_SHARES = (0.25, 0.5, 0.75)
+ROAD_SHARES = (0.2, 0.5, 0.8)
 """Of the pixels, removed and imputed."""
 _KERNEL, _DEVIATION, _REACH = 11, 5.0, 20
 
@@ -36,49 +37,61 @@ def scaled(heat: FloatMap) -> FloatMap:
     """
     positive = np.maximum(heat, 0)
     low, high = float(positive.min()), float(positive.max())
-    return (positive - low) / (high - low) if high > low else np.zeros_like(positive)
+    raised: FloatMap = positive - np.float32(low)
+    return raised / np.float32(high - low) if high > low else np.zeros_like(raised)
 
 
-def faithfulness(
-    inputs: Tensor,
-    heat: FloatMap,
-    confidences: Confidences,
-    remade: Callable[[Tensor], FloatMap],
-    seed: int = 0,
-) -> dict[str, float]:
-    """All figures of one picture and one map.
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """One picture, and all that is the same for every map of it.
 
-    Args:
+    Attributes:
         inputs: [1,C,H,W], normalised.
-        heat: float32 [H,W], from `scaled`.
-        confidences: Of the class that the map is of.
-        remade: Makes the map of other inputs [1,C,H,W], for the same class: [H,W], from `scaled`.
+        blurred: As insertion begins, likewise.
+        confidences: Of the class that maps are of.
+        ends: Confidence in the picture, in nothing, and in the blurred picture.
         seed: Of the noise of imputation.
+    """
+
+    inputs: Tensor
+    blurred: Tensor
+    confidences: Confidences
+    ends: tuple[float, float, float]
+    seed: int
+
+    @classmethod
+    def of(cls, inputs: Tensor, confidences: Confidences, seed: int = 0) -> Subject:
+        """From a picture."""
+        blurred = blur(inputs)
+        ends = confidences(torch.cat([inputs, torch.zeros_like(inputs), blurred])).tolist()
+        return cls(inputs, blurred, confidences, tuple(ends), seed)
+
+
+def faithfulness(subject: Subject, heat: FloatMap) -> dict[str, float]:
+    """What a picture's confidences say of one map, float32 [H,W], from `scaled`.
 
     Returns:
-        In [0, 1], ROAD in [-0.5, 0.5]: "deletion", "insertion", "drop", "increase", "road", "adcc".
+        "deletion", "insertion", "drop" and "increase", in [0, 1], and "road", in [-0.5, 0.5].
     """
+    inputs, (whole, nothing, hazy) = subject.inputs, subject.ends
     map_ = torch.from_numpy(heat).to(inputs)
-    masked, blurred, empty = inputs * map_, blur(inputs), torch.zeros_like(inputs)
     steps = removed_first(map_, [n / STEPS for n in range(1, STEPS)])[:, None]
     versions = (
-        torch.cat([inputs, masked, empty, blurred]),
+        inputs * map_,
         torch.where(steps, 0, inputs),
-        torch.where(steps, inputs, blurred),
-        road_versions(inputs, heat, seed),
+        torch.where(steps, inputs, subject.blurred),
+        road_versions(inputs, heat, subject.seed),
     )
-    found = confidences(torch.cat(versions)).double().cpu().numpy()
-    (whole, seen, nothing, hazy), away, back, road = np.split(
-        found, np.cumsum([len(some) for some in versions[:-1]])
-    )
-    drop = average_drop(whole, seen)
+    found = subject.confidences(torch.cat(versions)).double().cpu().numpy()
+    lengths = np.cumsum([len(some) for some in versions[:-1]])
+    (seen,), away, back, road = np.split(found, lengths)
+    most, least = np.split(road, 2)
     return {
         "deletion": area_under([whole, *away, nothing]),
         "insertion": area_under([hazy, *back, whole]),
-        "drop": drop,
+        "drop": average_drop(whole, seen),
         "increase": float(seen > whole),
-        "road": float((road[len(road) // 2 :] - road[: len(road) // 2]).mean() / 2),
-        "adcc": adcc(drop, coherency(remade(masked), heat), complexity(heat)),
+        "road": float((least - most).mean() / 2),
     }
 
 

@@ -13,7 +13,7 @@ Pixels = npt.NDArray[np.float32]
 
 NOISE = 0.01
 """Standard deviation of what is added, in units of the normalised input."""
-ROUNDS = 6
+ROUNDS = 5
 """Of the solver; what is missing then lies far below the noise."""
 _WEIGHTS = np.array([[1, 2, 1], [2, 0, 2], [1, 2, 1]], dtype=np.float32) / 12
 _COARSEST = 4
@@ -51,20 +51,21 @@ def impute(
     groups = [values[..., first : first + 4] for first in range(0, values.shape[2], 4)]
     filled = np.concatenate([_solve(group, mask, rounds) for group in groups], axis=2)
     if random is not None:
-        filled = filled + mask * random.normal(0, NOISE, values.shape).astype(np.float32)
+        noise = random.standard_normal(values.shape, dtype=np.float32)
+        filled = filled + np.float32(NOISE) * noise
     return np.where(mask > 0, filled, values)
 
 
 def _solve(values: Pixels, mask: Pixels, rounds: int) -> Pixels:
-    grids = _grids(mask)
-    filled = _spread(np.ascontiguousarray(values), mask)
-    left = -mask * grids[0].apply(filled)
-    search, before, product = np.zeros_like(filled), left, np.ones(filled.shape[2], np.float32)
+    grids = _grids(mask, values.shape[2])
+    filled = _spread(values, grids[0].mask)
+    left = grids[0].left(np.zeros_like(filled), filled)
+    search, before, product = np.zeros_like(filled), left, 0.0
     for _ in range(rounds):
         step = _cycle(left, grids)
         # Polak and Ribière's form: the cycle is no symmetric operator.
-        search = step + search * _ratio(_dot(step, left - before), product)
-        image = mask * grids[0].apply(search)
+        search = step + _ratio(_dot(step, left - before), product) * search
+        image = grids[0].left(np.zeros_like(search), -search)
         product = _dot(step, left)
         length = _ratio(_dot(search, left), _dot(search, image))
         filled = filled + length * search
@@ -77,27 +78,31 @@ class _Grid:
     """One grid of the multigrid cycle.
 
     Attributes:
-        mask: [h,w,1], 1 where a value is sought.
-        total: [h,w,1], sum of the weights of the neighbours that there are.
+        mask: [h,w,C], 1 where a value is sought.
+        total: [h,w,C], sum of the weights of the neighbours that there are.
+        share: [h,w,C], mask / total.
     """
 
     mask: Pixels
     total: Pixels
+    share: Pixels
 
-    def apply(self, values: Pixels) -> Pixels:
-        """The sum of weighted differences from the neighbours."""
-        return self.total * values - _neighbours(values)
+    def left(self, right: Pixels, values: Pixels) -> Pixels:
+        """What is missing where values are sought: right - (total * values - neighbours)."""
+        return np.asarray(self.mask * (right - self.total * values + _neighbours(values)))
 
-    def smooth(self, values: Pixels, right: Pixels) -> Pixels:
+    def smooth(self, right: Pixels, values: Pixels) -> Pixels:
         """One sweep of Jacobi's method, which leaves a third of what varies quickly."""
-        return values + self.mask * (right - self.apply(values)) / self.total
+        return np.asarray(self.share * (right + _neighbours(values)))
 
 
-def _grids(mask: Pixels) -> list[_Grid]:
-    """The grid of the pixels, and coarser ones as long as a cell of nothing but sought values is."""
+def _grids(mask: Pixels, channels: int) -> list[_Grid]:
+    """The grid of the pixels, and coarser ones while a cell holds nothing but sought values."""
     grids: list[_Grid] = []
     while True:
-        grids.append(_Grid(mask, _neighbours(np.ones_like(mask))))
+        total = _neighbours(np.ones_like(mask))
+        parts = (np.repeat(each, channels, axis=2) for each in (mask, total, mask / total))
+        grids.append(_Grid(*parts))
         half = _resized(mask, _halved(mask), cv2.INTER_AREA)
         if min(mask.shape[:2]) <= _COARSEST or not (half >= 1).any():
             return grids
@@ -107,16 +112,16 @@ def _grids(mask: Pixels) -> list[_Grid]:
 def _cycle(right: Pixels, grids: list[_Grid]) -> Pixels:
     """What has to be added to make up for `right`, nearly."""
     grid, coarser = grids[0], grids[1:]
-    found = grid.mask * right / grid.total
+    found = grid.share * right
     if not coarser:
         for _ in range(_LAST_SWEEPS):
-            found = grid.smooth(found, right)
+            found = grid.smooth(right, found)
         return found
-    left = grid.mask * (right - grid.apply(found))
     # Cells twice as wide have differences four times as large.
-    below = _cycle(4 * _resized(left, coarser[0].mask.shape, cv2.INTER_AREA), coarser)
+    left = np.float32(4) * grid.left(right, found)
+    below = _cycle(_resized(left, coarser[0].mask.shape, cv2.INTER_AREA), coarser)
     found = found + grid.mask * _resized(below, found.shape, cv2.INTER_LINEAR)
-    return grid.smooth(found, right)
+    return grid.smooth(right, found)
 
 
 def _spread(values: Pixels, mask: Pixels) -> Pixels:
@@ -126,8 +131,9 @@ def _spread(values: Pixels, mask: Pixels) -> Pixels:
         return values
     half = _halved(mask)
     share = _resized(known, half, cv2.INTER_AREA)
-    mean = _resized(values * known, half, cv2.INTER_AREA) / np.maximum(share, 1e-6)
-    filled = _spread(mean, (share <= 0).astype(np.float32))
+    some = np.maximum(share, np.float32(1e-6))
+    mean = _resized(values * known, half, cv2.INTER_AREA) / some
+    filled = _spread(np.asarray(mean, dtype=np.float32), (share <= 0).astype(np.float32))
     return values * known + mask * _resized(filled, values.shape, cv2.INTER_LINEAR)
 
 
@@ -145,10 +151,10 @@ def _resized(values: Pixels, shape: tuple[int, ...], interpolation: int) -> Pixe
     return np.asarray(found, dtype=np.float32).reshape(shape[0], shape[1], values.shape[2])
 
 
-def _dot(one: Pixels, other: Pixels) -> Pixels:
-    return np.einsum("hwc,hwc->c", one, other)
+def _dot(one: Pixels, other: Pixels) -> float:
+    return float(np.vdot(one, other))
 
 
-def _ratio(above: Pixels, below: Pixels) -> Pixels:
-    """Quotients, 0 where there is nothing left to divide by."""
-    return np.where(below > 0, above / np.where(below > 0, below, 1), 0).astype(np.float32)
+def _ratio(above: float, below: float) -> np.float32:
+    """A quotient, 0 where there is nothing left to divide by."""
+    return np.float32(above / below if below > 0 else 0)

@@ -77,12 +77,11 @@ def explaining(model: CamModel) -> Callable[[Tensor, Sequence[int]], Maps]:
 def _explained(model: CamModel, inputs: Tensor, classes: Sequence[int]) -> Maps:
     found = model.explain_tensor(inputs, [list(classes)])[0]
     spread = float(np.ptp(found.all_logits)) or 1.0
-    return found.maps, np.abs(found.residual) / np.float32(spread)
+    missing = np.abs(found.residual) / np.float32(spread)
+    return found.maps, np.asarray(missing, dtype=np.float32)
 
 
-def _repeated(
-    make: Callable[[Tensor], FloatMap], inputs: Tensor, classes: Sequence[int]
-) -> Maps:
+def _repeated(make: Callable[[Tensor], FloatMap], inputs: Tensor, classes: Sequence[int]) -> Maps:
     return np.repeat(make(inputs)[None], len(classes), axis=0), None
 
 
@@ -112,17 +111,17 @@ def cost_of(model: CamModel) -> float:
         model.network.module(inputs)
     with _Counter() as whole:
         model.explain_tensor(inputs, [0])
-    return whole.total / max(1, plain.total)
+    return float(whole.total / max(1, plain.total))
 
 
-class _Counter(TorchDispatchMode):
+class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Adds up the floating-point operations of everything that runs in it.
 
     Torch's `FlopCounterMode` also hooks every module, which the tails of heads do not bear.
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.total = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

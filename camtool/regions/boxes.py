@@ -30,6 +30,8 @@ Choice = Literal["largest", "all"]
 
 ZHOU_THRESHOLD = 0.2
 OTSU_BINS = 256
+IVR_PERCENTILE = 0.45
+"""That of Kim et al. 2021 for ResNet-50."""
 _FEW_OUTLINES = 16
 
 
@@ -54,9 +56,12 @@ def cut_value(heatmap: FloatMap, threshold: float = ZHOU_THRESHOLD, rule: Rule =
         heatmap: [H, W], float32, logits; NaN marks pixels that the network did not see.
         threshold: For "max" the fraction of the map's maximum (Zhou et al. 2016, section 3.2:
             0.2), for "percentile" the fraction of the seen pixels that are dropped; both in
-            [0, 1]. "otsu" does not use it.
-        rule: "max", "percentile", or "otsu" (Otsu 1979: the cut that separates the positive
-            part of the map into two classes of greatest between-class variance).
+            [0, 1]; for "ivr" the fraction of the way from the 45th percentile to the maximum.
+            "otsu" does not use it.
+        rule: "max", "percentile", "otsu" (Otsu 1979: the cut that separates the positive part
+            of the map into two classes of greatest between-class variance), or "ivr" (Kim et
+            al. 2021, "Normalization matters in weakly supervised object localization", 3.3: a
+            percentile of the map takes the place of its minimum).
 
     Raises:
         ValueError: If the threshold lies outside [0, 1], the rule is unknown, or the map is
@@ -72,10 +77,19 @@ def cut_value(heatmap: FloatMap, threshold: float = ZHOU_THRESHOLD, rule: Rule =
     if rule == "max":
         cut = threshold * highest
     else:
-        seen = heatmap[~np.isnan(heatmap)]
-        cut = float(np.quantile(seen, threshold)) if rule == "percentile" else _otsu(seen)
+        cut = _cut_by_spread(heatmap[~np.isnan(heatmap)], threshold, rule)
     # Rounded to the map's own type, so that every comparison is made in float32.
     return max(0.0, float(np.float32(cut)))
+
+
+def _cut_by_spread(seen: FloatMap, threshold: float, rule: Rule) -> float:
+    """The cut of a rule that looks at all values, not at the greatest alone."""
+    if rule == "otsu":
+        return _otsu(seen)
+    if rule == "percentile":
+        return float(np.quantile(seen, threshold))
+    low = float(np.quantile(seen, IVR_PERCENTILE))
+    return low + threshold * (float(seen.max()) - low)
 
 
 def components_from_map(
