@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -193,6 +194,14 @@ class LookOptions:
 
     threshold: Threshold = 0.2
     threshold_rule: ThresholdRule = "max"
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            "--calibration",
+            metavar="FILE",
+            help="Threshold and its rule as camtool evaluate --calibrate chose them.",
+        ),
+    ] = None
     signed: Annotated[
         bool, typer.Option("--signed/--positive", help="Show evidence against the class too.")
     ] = False
@@ -215,8 +224,10 @@ class LookOptions:
 
     def idle(self, views: Views) -> dict[str, str]:
         """Options of this group that have no effect, each with the reason."""
-        idle = {}
-        if self.threshold_rule == "otsu":
+        idle: dict[str, str] = {}
+        if self.calibration is not None:
+            idle = dict.fromkeys(("threshold", "threshold_rule"), "with --calibration")
+        elif self.threshold_rule == "otsu":
             idle["threshold"] = "with --threshold-rule otsu"
         if self.normalize != "none":
             idle["full_scale"] = "without --normalize none"
@@ -235,7 +246,31 @@ class LookOptions:
         known = get_args(Kind)
         wanted = parts("--save", save, known) if save != "none" else ()
         kinds = tuple(kind for kind in known if kind in wanted)
-        return Views(kinds, look, boxes, self.threshold, f".{picture}", self.threshold_rule)
+        rule, threshold = self._cut()
+        return Views(kinds, look, boxes, threshold, f".{picture}", rule)
+
+    def _cut(self) -> tuple[Rule, float]:
+        """Rule and threshold of the boxes; a file that does not say is wrong usage."""
+        if self.calibration is None:
+            return self.threshold_rule, self.threshold
+        try:
+            found = json.loads(self.calibration.read_text(encoding="utf-8"))
+            rule, threshold = found["threshold_rule"], float(found["threshold"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            reason = getattr(error, "strerror", None) or "not what --calibrate writes"
+            usage(f"{self.calibration} can't be used: {reason}")
+        if rule not in get_args(Rule) or not 0 <= threshold <= 1:
+            usage(f"{self.calibration} can't be used: no such rule or threshold")
+        return rule, threshold
+
+    def tell_calibration(self, cam: CamModel) -> None:
+        """Say where thresholds were chosen for other maps than those of a model."""
+        if self.calibration is not None:
+            known = json.loads(self.calibration.read_text(encoding="utf-8")).get("model", {})
+            now = {"name": cam.network.name, "method": cam.method, "layer": cam.layer}
+            if any(known.get(name) != value for name, value in now.items()):
+                of = ", ".join(str(known.get(name)) for name in now)
+                say(f"{self.calibration} was chosen for other maps: {of}")
 
 
 def parts(option: str, value: str, known: tuple[str, ...]) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
@@ -16,6 +16,7 @@ from camtool.evaluate import DataFormat, MetricGroup, Mode
 from camtool.files import make_folders, write_atomically
 
 if TYPE_CHECKING:
+    from camtool.evaluate.calibrate import Calibration
     from camtool.evaluate.comparison import Comparison
     from camtool.evaluate.datasets import Dataset, Problem
     from camtool.evaluate.predictions import MapSettings, MapStore
@@ -49,6 +50,14 @@ def evaluate(
         Path | None,
         typer.Option("--output", "-o", help="Folder for the numbers, curves and pictures."),
     ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            "--calibrate",
+            metavar="FILE",
+            help="Choose threshold and rule on half of the pictures, for --calibration of others.",
+        ),
+    ] = None,
     maps: Annotated[
         Path | None,
         typer.Option("--maps", help="Folder that keeps the maps, to measure again from them."),
@@ -65,10 +74,13 @@ def evaluate(
     from camtool.accelerate.memory import keep_freed_memory
     from camtool.cli.progress import counting
     from camtool.evaluate import predictions, run
+    from camtool.evaluate.calibrate import calibrate
 
     if metrics is not None or "," in network.method:
-        if mode == "reference" or maps is not None:
-            common.usage("--mode reference and --maps are for one method without --metrics")
+        if mode == "reference" or maps is not None or calibration is not None:
+            common.usage(
+                "--mode reference, --maps and --calibrate go with one method, no --metrics"
+            )
         groups = _groups(metrics, data_format)
         with common.exits():
             dataset = _read(data, data_format, images, limit)
@@ -86,6 +98,10 @@ def evaluate(
         return
     if data_format == "folder":
         common.usage("a folder without boxes has no localization; give --metrics faithfulness")
+    if calibration is not None and (mode == "reference" or output is not None):
+        common.usage(
+            "--calibrate FILE writes that file alone, in plain mode: no --output, no --mode"
+        )
     fit = network.fit or ("squash" if mode == "reference" else "whole")
     if mode == "reference" and fit == "crop":
         common.usage("--mode reference compares with whole pictures; use --fit squash or whole")
@@ -112,20 +128,23 @@ def evaluate(
                 settings = predictions.MapSettings.of(load())
                 store.claim(settings)
             with counting("pictures") as progress:
-                result = run.evaluate(
-                    dataset,
-                    settings,
-                    store,
-                    load,
-                    mode=mode,
-                    threshold=threshold,
-                    batch_size=batch_size,
-                    workers=workers,
-                    max_pixels=max_pixels,
-                    progress=progress,
-                )
+                common_to_both: dict[str, Any] = {
+                    "batch_size": batch_size,
+                    "workers": workers,
+                    "max_pixels": max_pixels,
+                    "progress": progress,
+                }
+                found = dataset, settings, store, load
+                if calibration is not None:
+                    chosen = calibrate(*found, **common_to_both)
+                    write_atomically(calibration, chosen.to_bytes())
+                else:
+                    result = run.evaluate(*found, mode=mode, threshold=threshold, **common_to_both)
         except (predictions.EvaluationError, OSError) as error:
             common.usage(str(error))
+    if calibration is not None:
+        _print_calibration(chosen, calibration, as_json)
+        return
     if as_json:
         print(json.dumps(result.to_json()))
     else:
@@ -236,6 +255,26 @@ def _write_comparison(output: Path, result: Comparison, tell: Callable[[str], No
         common.say(f"{output} can't be written: {error}")
         raise typer.Exit(common.SOME_FAILED) from None
     tell(f"{', '.join(files)} are in {output}")
+
+
+def _print_calibration(found: Calibration, file: Path, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(found.to_json()))
+        return
+    rule, threshold = found.choice
+    print(
+        f"Chosen on {found.chosen_on:,} pictures: --threshold-rule {rule} --threshold {threshold}"
+    )
+    print(f"On the {found.measured_on:,} others, label given, in percent (95 % interval):")
+    for name, title in (("", "IoU 0.5"), ("_mean", "mean over IoUs 0.3, 0.5 and 0.7")):
+        default, chosen, gain = (
+            found.figures[f"{who}{name}"] for who in ("default", "chosen", "gain")
+        )
+        print(
+            f"  {title}: {default.value:.1f} by default, {chosen.value:.1f} as chosen: "
+            f"{gain.value:+.1f} ({gain.low:+.1f} to {gain.high:+.1f})"
+        )
+    print(f"{file} is for camtool explain and batch: --calibration {file}")
 
 
 def _kept(store: MapStore, network: common.ModelOptions) -> MapSettings | None:

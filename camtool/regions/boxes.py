@@ -67,29 +67,35 @@ def cut_value(heatmap: FloatMap, threshold: float = ZHOU_THRESHOLD, rule: Rule =
         ValueError: If the threshold lies outside [0, 1], the rule is unknown, or the map is
             not two-dimensional or holds an infinity.
     """
-    if not 0.0 <= threshold <= 1.0:
-        raise ValueError(f"threshold must lie in [0, 1], got {threshold}")
+    return float(cut_values(heatmap, [threshold], rule)[0])
+
+
+def cut_values(heatmap: FloatMap, thresholds: Sequence[float], rule: Rule) -> list[float]:
+    """`cut_value` for several thresholds of one rule, in one go."""
+    for threshold in thresholds:
+        if not 0.0 <= threshold <= 1.0:
+            raise ValueError(f"threshold must lie in [0, 1], got {threshold}")
     if rule not in get_args(Rule):
         raise ValueError(f"unknown rule {rule!r}: use {', '.join(get_args(Rule))}")
     highest = float(np.fmax.reduce(heatmap, axis=None))
     if not highest > 0:
-        return 0.0
+        return [0.0] * len(thresholds)
     if rule == "max":
-        cut = threshold * highest
+        cuts = [threshold * highest for threshold in thresholds]
     else:
-        cut = _cut_by_spread(heatmap[~np.isnan(heatmap)], threshold, rule)
+        cuts = _cuts_by_spread(heatmap[~np.isnan(heatmap)], thresholds, rule)
     # Rounded to the map's own type, so that every comparison is made in float32.
-    return max(0.0, float(np.float32(cut)))
+    return [max(0.0, float(np.float32(cut))) for cut in cuts]
 
 
-def _cut_by_spread(seen: FloatMap, threshold: float, rule: Rule) -> float:
-    """The cut of a rule that looks at all values, not at the greatest alone."""
+def _cuts_by_spread(seen: FloatMap, thresholds: Sequence[float], rule: Rule) -> list[float]:
+    """The cuts of a rule that looks at all values, not at the greatest alone."""
     if rule == "otsu":
-        return _otsu(seen)
+        return [_otsu(seen)] * len(thresholds)
     if rule == "percentile":
-        return float(np.quantile(seen, threshold))
+        return [float(cut) for cut in np.quantile(seen, thresholds)]
     low = float(np.quantile(seen, IVR_PERCENTILE))
-    return low + threshold * (float(seen.max()) - low)
+    return [low + threshold * (float(seen.max()) - low) for threshold in thresholds]
 
 
 def components_from_map(
