@@ -19,8 +19,9 @@ Exactness: TypeAlias = Literal["measure", "require"]
 Activation: TypeAlias = Literal["auto", "softmax", "sigmoid", "none"]
 """What makes probabilities of logits; "auto" is sigmoid for a single logit, else softmax."""
 
-Rule: TypeAlias = Literal["max", "percentile", "otsu"]
-"""Where a map is cut: at a share of its maximum, at a share of its pixels, or by Otsu 1979."""
+Rule: TypeAlias = Literal["max", "percentile", "otsu", "ivr"]
+"""Where a map is cut: at a share of its maximum, at a share of its pixels, by Otsu 1979, or at a
+share of what rises over its 45th percentile."""
 
 Normalize: TypeAlias = Literal["image", "shared", "none"]
 """Where a colour scale ends: at each map's maximum, at that of all, or at a fixed number."""

@@ -365,7 +365,7 @@ class CamModel:
         found: Sequence[Tensor],
         steps: int,
     ) -> list[Explanation]:
-        probabilities = _probabilities(logits, self.activation).gather(1, chosen)
+        probabilities = probabilities_of(logits, self.activation).gather(1, chosen)
         # One copy to the host for the whole batch; class indices fit float32 exactly below 2^24.
         parts = [*found, probabilities, logits, chosen.float(), versus.float()]
         packed = torch.cat([part.flatten(1) for part in parts], 1).cpu().numpy()
@@ -610,7 +610,8 @@ def _activation(activation: Activation, classes: int) -> Activation:
     return activation
 
 
-def _probabilities(logits: Tensor, activation: Activation) -> Tensor:
+def probabilities_of(logits: Tensor, activation: Activation) -> Tensor:
+    """Probabilities [N,classes] of logits: sigmoid of each, or softmax."""
     return logits.sigmoid() if activation == "sigmoid" else logits.softmax(1)
 
 

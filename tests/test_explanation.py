@@ -219,7 +219,7 @@ def test_it_is_frozen_and_holds_data_alone(whole) -> None:
 
 
 def test_the_mask_is_what_the_components_cover(whole) -> None:
-    for rule in ("max", "percentile", "otsu"):
+    for rule in ("max", "percentile", "otsu", "ivr"):
         mask = whole.mask(0, 0.5, rule)
         assert mask.sum() == sum(one.area for one in whole.components(0, 0.5, rule))
         for x0, y0, x1, y1 in whole.boxes(0, 0.5, rule):

@@ -103,6 +103,7 @@ def batch(
         cam = network.load()
         cam.resolve(list(plan.targets) or None)
         common.tell_of(cam)
+        looks.tell_calibration(cam)
         cam.fuse()
         plan = replace(plan, batch_size=batch_size or cam.measured_batch_size())
         summary = _run(cam, plan, engine)

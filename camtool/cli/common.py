@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from camtool.model import CamModel
-    from camtool.networks import Preprocessing
+    from camtool.networks import Network, Preprocessing
     from camtool.views.save import Views
 
 SOME_FAILED = 1
@@ -59,7 +60,8 @@ ThresholdRule = Annotated[
     Rule,
     typer.Option(
         "--threshold-rule",
-        help="Share of the map's maximum, of its pixels that are dropped, or found by Otsu's rule.",
+        help="Share of the map's maximum, of its pixels that are dropped, of what rises over its "
+        "45th percentile (ivr), or found by Otsu's rule.",
     ),
 ]
 MaxPixels = Annotated[int, typer.Option("--max-pixels", min=1, help="Refuse larger pictures.")]
@@ -137,15 +139,26 @@ class ModelOptions:
 
     def load(self) -> CamModel:
         """The model that the options name; what can't be meant is wrong usage."""
+        if "," in self.method:
+            usage("--method takes one method here; camtool evaluate compares several")
+        return self.built(self.network())
+
+    def network(self) -> Network:
+        """The network that the options name."""
         from camtool.loading import network_of
         from camtool.methods import AUTO, METHODS
-        from camtool.model import CamModel
 
-        if self.method not in (AUTO, *METHODS):
-            usage(f"--method takes {', '.join((AUTO, *METHODS))}, not {self.method!r}")
+        for method in self.method.split(","):
+            if method not in (AUTO, *METHODS):
+                usage(f"--method takes {', '.join((AUTO, *METHODS))}, not {method!r}")
         named = self.logits or ""
         output = int(named) if named.isdecimal() else self.logits
-        network = network_of(self.model, self.weights, output, self.offline)
+        return network_of(self.model, self.weights, output, self.offline)
+
+    def built(self, network: Network) -> CamModel:
+        """A network with all else that the options say."""
+        from camtool.model import CamModel
+
         try:
             return CamModel(
                 network,
@@ -181,6 +194,14 @@ class LookOptions:
 
     threshold: Threshold = 0.2
     threshold_rule: ThresholdRule = "max"
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            "--calibration",
+            metavar="FILE",
+            help="Threshold and its rule as camtool evaluate --calibrate chose them.",
+        ),
+    ] = None
     signed: Annotated[
         bool, typer.Option("--signed/--positive", help="Show evidence against the class too.")
     ] = False
@@ -203,8 +224,10 @@ class LookOptions:
 
     def idle(self, views: Views) -> dict[str, str]:
         """Options of this group that have no effect, each with the reason."""
-        idle = {}
-        if self.threshold_rule == "otsu":
+        idle: dict[str, str] = {}
+        if self.calibration is not None:
+            idle = dict.fromkeys(("threshold", "threshold_rule"), "with --calibration")
+        elif self.threshold_rule == "otsu":
             idle["threshold"] = "with --threshold-rule otsu"
         if self.normalize != "none":
             idle["full_scale"] = "without --normalize none"
@@ -223,7 +246,31 @@ class LookOptions:
         known = get_args(Kind)
         wanted = parts("--save", save, known) if save != "none" else ()
         kinds = tuple(kind for kind in known if kind in wanted)
-        return Views(kinds, look, boxes, self.threshold, f".{picture}", self.threshold_rule)
+        rule, threshold = self._cut()
+        return Views(kinds, look, boxes, threshold, f".{picture}", rule)
+
+    def _cut(self) -> tuple[Rule, float]:
+        """Rule and threshold of the boxes; a file that does not say is wrong usage."""
+        if self.calibration is None:
+            return self.threshold_rule, self.threshold
+        try:
+            found = json.loads(self.calibration.read_text(encoding="utf-8"))
+            rule, threshold = found["threshold_rule"], float(found["threshold"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            reason = getattr(error, "strerror", None) or "not what --calibrate writes"
+            usage(f"{self.calibration} can't be used: {reason}")
+        if rule not in get_args(Rule) or not 0 <= threshold <= 1:
+            usage(f"{self.calibration} can't be used: no such rule or threshold")
+        return rule, threshold
+
+    def tell_calibration(self, cam: CamModel) -> None:
+        """Say where thresholds were chosen for other maps than those of a model."""
+        if self.calibration is not None:
+            known = json.loads(self.calibration.read_text(encoding="utf-8")).get("model", {})
+            now = {"name": cam.network.name, "method": cam.method, "layer": cam.layer}
+            if any(known.get(name) != value for name, value in now.items()):
+                of = ", ".join(str(known.get(name)) for name in now)
+                say(f"{self.calibration} was chosen for other maps: {of}")
 
 
 def parts(option: str, value: str, known: tuple[str, ...]) -> tuple[str, ...]:

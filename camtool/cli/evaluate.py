@@ -1,22 +1,24 @@
-"""`camtool evaluate`: how well a network localizes, on a data set with true boxes or masks."""
+"""`camtool evaluate`: how well a network localizes, and which of its maps can be trusted."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
 from camtool.cli import common
-from camtool.evaluate import DataFormat, Mode
-from camtool.files import make_folders
+from camtool.evaluate import DataFormat, MetricGroup, Mode
+from camtool.files import make_folders, write_atomically
 
 if TYPE_CHECKING:
-    from camtool.evaluate.datasets import Dataset
+    from camtool.evaluate.calibrate import Calibration
+    from camtool.evaluate.comparison import Comparison
+    from camtool.evaluate.datasets import Dataset, Problem
     from camtool.evaluate.predictions import MapSettings, MapStore
     from camtool.evaluate.results import EvaluationResult
     from camtool.model import CamModel
@@ -27,6 +29,13 @@ def evaluate(
     data: Annotated[Path, typer.Argument(help="Folder of the data set.")],
     data_format: Annotated[DataFormat, typer.Option("--format", help="Of the data set.")],
     network: common.ModelOptions,
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            "--metrics",
+            help="Compare methods (--method a,b,c) by any of localization,faithfulness,sanity.",
+        ),
+    ] = None,
     images: Annotated[
         Path | None, typer.Option("--images", help="Folder of the pictures, where it is elsewhere.")
     ] = None,
@@ -39,7 +48,15 @@ def evaluate(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Folder for metrics.json, curves and pictures."),
+        typer.Option("--output", "-o", help="Folder for the numbers, curves and pictures."),
+    ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            "--calibrate",
+            metavar="FILE",
+            help="Choose threshold and rule on half of the pictures, for --calibration of others.",
+        ),
     ] = None,
     maps: Annotated[
         Path | None,
@@ -50,14 +67,41 @@ def evaluate(
     max_pixels: common.MaxPixels = 100_000_000,
     as_json: common.AsJson = False,
 ) -> None:
-    """Measure how well maps localize.
+    """Measure how well maps localize, and which method's maps to trust.
 
     Boxes from maps are compared with true boxes or masks, beside trivial baselines.
     """
     from camtool.accelerate.memory import keep_freed_memory
     from camtool.cli.progress import counting
     from camtool.evaluate import predictions, run
+    from camtool.evaluate.calibrate import calibrate
 
+    if metrics is not None or "," in network.method:
+        if mode == "reference" or maps is not None or calibration is not None:
+            common.usage(
+                "--mode reference, --maps and --calibrate go with one method, no --metrics"
+            )
+        groups = _groups(metrics, data_format)
+        with common.exits():
+            dataset = _read(data, data_format, images, limit)
+            _compare(
+                dataset,
+                network,
+                groups,
+                threshold,
+                output,
+                batch_size,
+                workers,
+                max_pixels,
+                as_json,
+            )
+        return
+    if data_format == "folder":
+        common.usage("a folder without boxes has no localization; give --metrics faithfulness")
+    if calibration is not None and (mode == "reference" or output is not None):
+        common.usage(
+            "--calibrate FILE writes that file alone, in plain mode: no --output, no --mode"
+        )
     fit = network.fit or ("squash" if mode == "reference" else "whole")
     if mode == "reference" and fit == "crop":
         common.usage("--mode reference compares with whole pictures; use --fit squash or whole")
@@ -84,20 +128,23 @@ def evaluate(
                 settings = predictions.MapSettings.of(load())
                 store.claim(settings)
             with counting("pictures") as progress:
-                result = run.evaluate(
-                    dataset,
-                    settings,
-                    store,
-                    load,
-                    mode=mode,
-                    threshold=threshold,
-                    batch_size=batch_size,
-                    workers=workers,
-                    max_pixels=max_pixels,
-                    progress=progress,
-                )
+                common_to_both: dict[str, Any] = {
+                    "batch_size": batch_size,
+                    "workers": workers,
+                    "max_pixels": max_pixels,
+                    "progress": progress,
+                }
+                found = dataset, settings, store, load
+                if calibration is not None:
+                    chosen = calibrate(*found, **common_to_both)
+                    write_atomically(calibration, chosen.to_bytes())
+                else:
+                    result = run.evaluate(*found, mode=mode, threshold=threshold, **common_to_both)
         except (predictions.EvaluationError, OSError) as error:
             common.usage(str(error))
+    if calibration is not None:
+        _print_calibration(chosen, calibration, as_json)
+        return
     if as_json:
         print(json.dumps(result.to_json()))
     else:
@@ -114,6 +161,120 @@ def _read(data: Path, data_format: DataFormat, images: Path | None, limit: int |
     except (OSError, ValueError) as error:
         common.usage(f"{data}: {error}")
     return dataset if limit is None else dataset.evenly(limit)
+
+
+def _groups(metrics: str | None, data_format: DataFormat) -> tuple[MetricGroup, ...]:
+    """What is measured: what is asked for, or whatever the data allows."""
+    known: tuple[MetricGroup, ...] = get_args(MetricGroup)
+    possible = known[1:] if data_format == "folder" else known
+    if metrics is None:
+        return possible
+    wanted = common.parts("--metrics", metrics, known)
+    if not wanted:
+        common.usage(f"--metrics takes {', '.join(known)}")
+    if not set(wanted) <= set(possible):
+        common.usage("--metrics localization needs boxes or masks, which --format folder lacks")
+    return tuple(group for group in known if group in wanted)
+
+
+def _compare(
+    dataset: Dataset,
+    network: common.ModelOptions,
+    groups: tuple[MetricGroup, ...],
+    threshold: float,
+    output: Path | None,
+    batch_size: int,
+    workers: int | None,
+    max_pixels: int,
+    as_json: bool,
+) -> None:
+    from camtool.accelerate.memory import keep_freed_memory
+    from camtool.cli.progress import counting
+    from camtool.evaluate.compare import compare
+    from camtool.evaluate.predictions import EvaluationError
+
+    methods = [replace(network, method=name) for name in dict.fromkeys(network.method.split(","))]
+    keep_freed_memory()
+    found = network.network()
+    models = [options.built(found) for options in methods]
+    common.tell_of(models[0])
+    try:
+        if output is not None:
+            make_folders(output)
+        with counting("pictures") as progress:
+            result = compare(
+                dataset,
+                models,
+                # What is randomised is a copy, which a number format would copy again.
+                lambda other: [replace(one, dtype="float32").built(other) for one in methods],
+                groups,
+                threshold=threshold,
+                batch_size=batch_size,
+                workers=workers,
+                max_pixels=max_pixels,
+                progress=progress,
+            )
+    except (EvaluationError, OSError) as error:
+        common.usage(str(error))
+    if as_json:
+        print(json.dumps(result.to_json()))
+    else:
+        _print_comparison(result)
+    if output is not None:
+        _write_comparison(output, result, common.say if as_json else print)
+
+
+def _print_comparison(result: Comparison) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from camtool.evaluate.comparison import NOTE
+
+    headings, *rows = result.table()
+    title = f"{escape(result.settings.name)}: {result.images:,} pictures, fit {result.settings.fit}"
+    table = Table(*headings, title=title, title_justify="left", caption=NOTE)
+    for row, texts in zip(result.rows, rows, strict=True):
+        if row.baseline and not result.rows[len(table.rows) - 1].baseline:
+            table.add_section()
+        # The interval below its figure, or the table would be too wide for a screen.
+        table.add_row(*(text.replace(" (", "\n(") for text in texts))
+    common.show_table(table)
+    _tell_problems(result.problems, "methods.json")
+
+
+def _write_comparison(output: Path, result: Comparison, tell: Callable[[str], None]) -> None:
+    files = {
+        "methods.json": json.dumps(result.to_json(), indent=1),
+        "methods.csv": result.to_csv(),
+        "methods.md": result.to_markdown(),
+    }
+    try:
+        for name, text in files.items():
+            write_atomically(output / name, text.encode())
+    except OSError as error:
+        common.say(f"{output} can't be written: {error}")
+        raise typer.Exit(common.SOME_FAILED) from None
+    tell(f"{', '.join(files)} are in {output}")
+
+
+def _print_calibration(found: Calibration, file: Path, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(found.to_json()))
+        return
+    rule, threshold = found.choice
+    print(
+        f"Chosen on {found.chosen_on:,} pictures: --threshold-rule {rule} --threshold {threshold}"
+    )
+    print(f"On the {found.measured_on:,} others, label given, in percent (95 % interval):")
+    for name, title in (("", "IoU 0.5"), ("_mean", "mean over IoUs 0.3, 0.5 and 0.7")):
+        default, chosen, gain = (
+            found.figures[f"{who}{name}"] for who in ("default", "chosen", "gain")
+        )
+        print(
+            f"  {title}: {default.value:.1f} by default, {chosen.value:.1f} as chosen: "
+            f"{gain.value:+.1f} ({gain.low:+.1f} to {gain.high:+.1f})"
+        )
+    print(f"{file} is for camtool explain and batch: --calibration {file}")
 
 
 def _kept(store: MapStore, network: common.ModelOptions) -> MapSettings | None:
@@ -142,13 +303,16 @@ def _print(result: EvaluationResult) -> None:
     for row in rows:
         table.add_row(*row)
     common.show_table(table)
-    problems = result.problems
+    _tell_problems(result.problems, "metrics.json")
+
+
+def _tell_problems(problems: Sequence[Problem], file: str) -> None:
     if problems:
         common.say(f"{len(problems):,} things in the data set could not be used as they stand:")
         for problem in problems[:10]:
             common.say(f"  {problem.path}: {problem.reason}")
         if len(problems) > 10:
-            common.say("  … all of them are in metrics.json, with --output")
+            common.say(f"  … all of them are in {file}, with --output")
 
 
 def _write(output: Path, result: EvaluationResult, tell: Callable[[str], None]) -> None:

@@ -86,6 +86,7 @@ def explain(
             cam, sources, targets, topk, batch_size, max_pixels, reduced=reduced
         )
         common.tell_of(cam)
+        looks.tell_calibration(cam)
         for source, result in stream:
             if isinstance(result, Failed):
                 writer.fail(result)

@@ -293,8 +293,12 @@ def _threshold(views: Views) -> str:
     """Where boxes are cut, in words."""
     if views.rule == "otsu":
         return "Otsu's"
-    of = "the map's maximum" if views.rule == "max" else "the pixels"
-    return f"{views.threshold:.0%} of {of}"
+    of = {
+        "max": "the map's maximum",
+        "percentile": "the pixels",
+        "ivr": "the way from the map's 45th percentile to its maximum",
+    }
+    return f"{views.threshold:.0%} of {of[views.rule]}"
 
 
 def _named(pictures: Sequence[Picture], output: Path) -> list[Picture]:

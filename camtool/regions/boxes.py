@@ -30,6 +30,8 @@ Choice = Literal["largest", "all"]
 
 ZHOU_THRESHOLD = 0.2
 OTSU_BINS = 256
+IVR_PERCENTILE = 0.45
+"""That of Kim et al. 2021 for ResNet-50."""
 _FEW_OUTLINES = 16
 
 
@@ -54,28 +56,46 @@ def cut_value(heatmap: FloatMap, threshold: float = ZHOU_THRESHOLD, rule: Rule =
         heatmap: [H, W], float32, logits; NaN marks pixels that the network did not see.
         threshold: For "max" the fraction of the map's maximum (Zhou et al. 2016, section 3.2:
             0.2), for "percentile" the fraction of the seen pixels that are dropped; both in
-            [0, 1]. "otsu" does not use it.
-        rule: "max", "percentile", or "otsu" (Otsu 1979: the cut that separates the positive
-            part of the map into two classes of greatest between-class variance).
+            [0, 1]; for "ivr" the fraction of the way from the 45th percentile to the maximum.
+            "otsu" does not use it.
+        rule: "max", "percentile", "otsu" (Otsu 1979: the cut that separates the positive part
+            of the map into two classes of greatest between-class variance), or "ivr" (Kim et
+            al. 2021, "Normalization matters in weakly supervised object localization", 3.3: a
+            percentile of the map takes the place of its minimum).
 
     Raises:
         ValueError: If the threshold lies outside [0, 1], the rule is unknown, or the map is
             not two-dimensional or holds an infinity.
     """
-    if not 0.0 <= threshold <= 1.0:
-        raise ValueError(f"threshold must lie in [0, 1], got {threshold}")
+    return float(cut_values(heatmap, [threshold], rule)[0])
+
+
+def cut_values(heatmap: FloatMap, thresholds: Sequence[float], rule: Rule) -> list[float]:
+    """`cut_value` for several thresholds of one rule, in one go."""
+    for threshold in thresholds:
+        if not 0.0 <= threshold <= 1.0:
+            raise ValueError(f"threshold must lie in [0, 1], got {threshold}")
     if rule not in get_args(Rule):
         raise ValueError(f"unknown rule {rule!r}: use {', '.join(get_args(Rule))}")
     highest = float(np.fmax.reduce(heatmap, axis=None))
     if not highest > 0:
-        return 0.0
+        return [0.0] * len(thresholds)
     if rule == "max":
-        cut = threshold * highest
+        cuts = [threshold * highest for threshold in thresholds]
     else:
-        seen = heatmap[~np.isnan(heatmap)]
-        cut = float(np.quantile(seen, threshold)) if rule == "percentile" else _otsu(seen)
+        cuts = _cuts_by_spread(heatmap[~np.isnan(heatmap)], thresholds, rule)
     # Rounded to the map's own type, so that every comparison is made in float32.
-    return max(0.0, float(np.float32(cut)))
+    return [max(0.0, float(np.float32(cut))) for cut in cuts]
+
+
+def _cuts_by_spread(seen: FloatMap, thresholds: Sequence[float], rule: Rule) -> list[float]:
+    """The cuts of a rule that looks at all values, not at the greatest alone."""
+    if rule == "otsu":
+        return [_otsu(seen)] * len(thresholds)
+    if rule == "percentile":
+        return [float(cut) for cut in np.quantile(seen, thresholds)]
+    low = float(np.quantile(seen, IVR_PERCENTILE))
+    return [low + threshold * (float(seen.max()) - low) for threshold in thresholds]
 
 
 def components_from_map(

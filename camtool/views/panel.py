@@ -193,6 +193,7 @@ def _cut(threshold: float, rule: Rule) -> str:
         "max": f"above {share} of the map's maximum",
         "percentile": f"above {share} of the map's pixels",
         "otsu": "above Otsu's threshold of the map",
+        "ivr": f"above {share} of the way from the map's 45th percentile to its maximum",
     }
     return f"boxes: {places[rule]}"
 

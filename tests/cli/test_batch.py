@@ -106,7 +106,7 @@ def test_a_list_with_targets(photos, output):
     assert "one.jpg~2" in (output / "failed.csv").read_text()
 
 
-@pytest.mark.parametrize("rule", ["otsu", "percentile"])
+@pytest.mark.parametrize("rule", ["otsu", "percentile", "ivr"])
 def test_the_threshold_rule_moves_the_boxes_of_tables_and_records_alike(photos, output, rule):
     cut = ("--threshold", "0.7", "--threshold-rule", rule)
     batch(photos, output, "--results", "csv", "--save", "json", "--boxes", *cut)

@@ -188,7 +188,12 @@ def test_a_shared_scale_is_seen(explain, here: Path, answer) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [("--threshold", "0.7"), ("--threshold-rule", "otsu"), ("--threshold-rule", "percentile")],
+    [
+        ("--threshold", "0.7"),
+        ("--threshold-rule", "otsu"),
+        ("--threshold-rule", "percentile"),
+        ("--threshold-rule", "ivr"),
+    ],
 )
 def test_threshold_and_its_rule_move_the_boxes(explain, here: Path, answer, options) -> None:
     result = explain(here / "one.png", "--json", "--save", "none", *options)

@@ -92,6 +92,21 @@ def test_otsu_separates_two_modes():
     assert boxes_from_map(heatmap, rule="otsu") == [(5, 5, 10, 10)]
 
 
+def test_ivr_cuts_on_the_way_from_the_45th_percentile_to_the_maximum():
+    heatmap = np.arange(101, dtype=np.float32).reshape(1, 101)
+    assert cut_value(heatmap, 0.0, "ivr") == 45
+    assert cut_value(heatmap, 0.2, "ivr") == 56
+    assert cut_value(heatmap - 80, 0.0, "ivr") == 0, "what speaks against a class is never kept"
+    assert mask_from_map(heatmap, 0.2, rule="ivr").sum() == 44
+
+
+@given(threshold=st.floats(0, 1), shift=st.floats(0, 50), seed=st.integers(0, 99))
+def test_ivr_moves_with_a_map_that_is_raised(threshold, shift, seed):
+    heatmap = np.random.default_rng(seed).random((6, 9), dtype=np.float32)
+    raised = cut_value(heatmap + np.float32(shift), threshold, "ivr")
+    assert raised == pytest.approx(cut_value(heatmap, threshold, "ivr") + shift, abs=1e-4)
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -227,7 +227,7 @@ def test_a_signed_map_that_holds_nothing_against_its_class_has_half_a_bar():
     assert module._scale(-heat, 3.0, Look()) == Scale(0.0, 3.0)
 
 
-@pytest.mark.parametrize("rule", ["max", "percentile", "otsu"])
+@pytest.mark.parametrize("rule", ["max", "percentile", "otsu", "ivr"])
 def test_the_panel_says_where_boxes_were_cut(rule):
     said = module._cut(0.35, rule)
     assert ("35 %" in said) == (rule != "otsu")

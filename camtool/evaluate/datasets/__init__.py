@@ -43,6 +43,7 @@ READERS: dict[DataFormat, Reader] = {
     "tiny-imagenet": folders.read_tiny_imagenet,
     "coco": coco.read,
     "wsol": wsol.read,
+    "folder": folders.read_folder,
 }
 
 

@@ -1,11 +1,12 @@
-"""Folders by class with boxes in a CSV, and Tiny ImageNet."""
+"""Folders by class with boxes in a CSV, Tiny ImageNet, and folders of nothing but pictures."""
 
 from __future__ import annotations
 
 import csv
 from pathlib import Path
 
-from camtool.evaluate.datasets.records import Findings, read_lines
+from camtool.evaluate.datasets.records import Findings, Record, read_lines
+from camtool.images import ImageError, read_size
 
 PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff"}
 _CORNERS = ("x0", "y0", "x1", "y1")
@@ -57,3 +58,15 @@ def read_tiny_imagenet(root: Path, images: Path | None, found: Findings) -> None
             found.problem(name, f"not a line of val_annotations.txt: {line!r}")
             continue
         found.add(folder / name, synset, [(x0, y0, x1 + 1, y1 + 1)])
+
+
+def read_folder(root: Path, images: Path | None, found: Findings) -> None:
+    """Every picture in a folder and below, of which nothing is known to be true."""
+    for path in sorted((images or root).rglob("*")):
+        if path.suffix.lower() in PICTURES and path.is_file():
+            try:
+                found.records.append(Record(path, "", (), None, read_size(path)))
+            except ImageError as error:
+                found.problem(path, error.reason)
+    if not found.records and not found.problems:
+        raise ValueError("there is no picture in it")
