@@ -469,7 +469,7 @@ def main() -> None:
     parser.add_argument("--scored", type=int, default=80, help="pictures for Score-CAM")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--picture", type=Path, help="draw maps of this photograph instead")
-    parser.add_argument("--label", default="Egyptian cat", help="what is on it")
+    parser.add_argument("--label", default="espresso", help="what is on it")
     parser.add_argument("--head", choices=HEADS, default="LayerNorm, linear", help="behind which")
     parser.add_argument("--output", type=Path, default=Path("tails.jpg"))
     options = parser.parse_args()

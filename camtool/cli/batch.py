@@ -27,7 +27,7 @@ PictureFormat: TypeAlias = Literal["jpg", "png", "webp"]
 @common.grouped
 def batch(
     context: typer.Context,
-    source: Annotated[str, typer.Argument(help="Folder, glob pattern, or list (text or CSV).")],
+    source: Annotated[str, typer.Argument(help="Folder, quoted pattern, or list (text or CSV).")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the results.")],
     network: common.ModelOptions,
     looks: common.LookOptions,
@@ -37,7 +37,8 @@ def batch(
         TruthSource,
         typer.Option(
             "--truth",
-            help="What pictures show: a list's targets, or sub-folders called like classes.",
+            help="Where it is said what pictures show; auto: in a list's targets, or in the names "
+            "of sub-folders if most are classes.",
         ),
     ] = "auto",
     save: Annotated[
@@ -46,14 +47,15 @@ def batch(
     ] = "overlay",
     boxes: Annotated[bool, typer.Option("--boxes/--no-boxes", help="Boxes from the maps.")] = False,
     picture_format: Annotated[
-        PictureFormat, typer.Option("--format", help="Of overlays and heatmaps.")
+        PictureFormat,
+        typer.Option("--format", help="Kind of file of overlays, heatmaps and boxes."),
     ] = "jpg",
     results: Annotated[
         str | None,
         typer.Option(
             "--results",
             metavar="<parquet|csv|jsonl>,...",
-            help="Tables, one or several; default parquet.",
+            help="Tables, several with commas; default parquet if it is installed, else csv.",
         ),
     ] = None,
     coco: Annotated[bool, typer.Option("--coco", help="Write the boxes as COCO JSON too.")] = False,
@@ -64,15 +66,21 @@ def batch(
         bool, typer.Option("--recursive/--no-recursive", help="Go into sub-folders.")
     ] = True,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Begin anew, whatever is there.")
+        bool,
+        typer.Option("--overwrite", help="Explain all pictures anew, whatever the output holds."),
     ] = False,
     batch_size: Annotated[
         int | None,
-        typer.Option("--batch-size", "-b", min=1, help="Default: 8 on a CPU, measured on a GPU."),
+        typer.Option(
+            "--batch-size",
+            "-b",
+            min=1,
+            help="Pictures in the network at once; default 8 on a CPU, measured on a GPU.",
+        ),
     ] = None,
     workers: common.Workers = None,
     engine: Annotated[
-        str, typer.Option("--engine", metavar=f"<{'|'.join(ENGINES)}>", help="What does the work.")
+        str, typer.Option("--engine", metavar=f"<{'|'.join(ENGINES)}>", help="How work is divided.")
     ] = "threads",
     max_pixels: common.MaxPixels = 100_000_000,
 ) -> None:

@@ -32,7 +32,10 @@ _ANY_WIDTH = 1000
 Weights = Annotated[
     str | None,
     typer.Option(
-        "--weights", "-w", "--checkpoint", help="Checkpoint, published entry's name, or 'random'."
+        "--weights",
+        "-w",
+        "--checkpoint",
+        help="Checkpoint, entry of `camtool weights list`, or 'random'; default published.",
     ),
 ]
 Size = Annotated[
@@ -43,18 +46,32 @@ Labels = Annotated[
 ]
 Target = Annotated[
     list[str] | None,
-    typer.Option("--target", "-t", help="Class by index or label; may repeat."),
+    typer.Option("--target", "-t", help="Explain this class, by index or label; may repeat."),
 ]
-TopK = Annotated[int, typer.Option("--topk", "-k", min=1, help="How many of the best classes.")]
+TopK = Annotated[
+    int, typer.Option("--topk", "-k", min=1, help="Explain so many of the best classes.")
+]
 BatchSize = Annotated[
-    int, typer.Option("--batch-size", "-b", min=1, help="Most pictures to a forward pass.")
+    int,
+    typer.Option(
+        "--batch-size", "-b", min=1, help="Pictures that run through the network at once, at most."
+    ),
 ]
 Workers = Annotated[
     int | None,
-    typer.Option("--workers", "-j", "--num-workers", min=1, help="Threads; default one a core."),
+    typer.Option(
+        "--workers",
+        "-j",
+        "--num-workers",
+        min=1,
+        help="Threads that read and write pictures; default one a core.",
+    ),
 ]
 Threshold = Annotated[
-    float, typer.Option("--threshold", min=0, max=1, help="Of the boxes: see --threshold-rule.")
+    float,
+    typer.Option(
+        "--threshold", min=0, max=1, help="Where boxes are cut, a share: see --threshold-rule."
+    ),
 ]
 ThresholdRule = Annotated[
     Rule,
@@ -64,7 +81,9 @@ ThresholdRule = Annotated[
         "45th percentile (ivr), or found by Otsu's rule.",
     ),
 ]
-MaxPixels = Annotated[int, typer.Option("--max-pixels", min=1, help="Refuse larger pictures.")]
+MaxPixels = Annotated[
+    int, typer.Option("--max-pixels", min=1, help="Refuse pictures of more pixels.")
+]
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON document on stdout, the rest on stderr.")
 ]
@@ -81,7 +100,8 @@ class ModelOptions:
         typer.Option(
             "--model",
             "-m",
-            help="auto, a name of torchvision, efficientnet_lite0, timm/NAME, hf/NAME, a file.",
+            help="Name (resnet50, efficientnet_lite0, timm/NAME, hf/NAME) or checkpoint. "
+            "auto: resnet50 if it is here, else the embedded efficientnet_lite0.",
         ),
     ] = "auto"
     weights: Weights = None
@@ -90,51 +110,75 @@ class ModelOptions:
         str,
         typer.Option(
             "--method",
-            help="What makes the maps: auto (cam, else integrated), stages, gradcam, scorecam, …",
+            help="What makes the maps; auto: cam, or integrated where the head is not linear. "
+            "Others: stages, gradcam, hirescam, layercam, scorecam, …; any other word lists all.",
         ),
     ] = "auto"
     layer: Annotated[
         str | None,
-        typer.Option("--layer", help="Module whose output the maps are made of; several: a,b,c."),
+        typer.Option(
+            "--layer",
+            help="Module whose output the maps are made of, as `camtool inspect` lists them; "
+            "several: a,b,c. Default the last feature maps.",
+        ),
     ] = None
     steps: Annotated[
         int | None,
-        typer.Option("--steps", min=1, help="Most steps of an integration; more is more exact."),
+        typer.Option(
+            "--steps", min=1, help="Most steps of an integration; more is more exact; default 32."
+        ),
     ] = None
     exact: Annotated[
         bool, typer.Option("--exact", help="Refuse a network whose maps do not add up.")
     ] = False
     activation: Annotated[
         Activation,
-        typer.Option("--activation", help="From logits to probabilities; auto by their number."),
+        typer.Option(
+            "--activation",
+            help="From logits to probabilities; auto: sigmoid for one logit, else softmax.",
+        ),
     ] = "auto"
     logits: Annotated[
         str | None,
-        typer.Option("--logits", help="Which of several outputs are the logits: number or name."),
+        typer.Option(
+            "--logits",
+            help="Which of several outputs are the logits: number or name; "
+            "default 'logits', or the first.",
+        ),
     ] = None
     fit: Annotated[
         Fit | None,
-        typer.Option("--fit", help="All of the picture (default), as evaluated, or square."),
+        typer.Option(
+            "--fit",
+            help="All of the picture (default), its middle as evaluated, or all made square.",
+        ),
     ] = None
     size: Size = None
     mean: Annotated[
-        str | None, typer.Option("--mean", help="Of the input, in 0..1: one number a channel.")
+        str | None,
+        typer.Option(
+            "--mean",
+            help="Of the input in 0..1, a number a channel: .5,.5,.5; default the model's.",
+        ),
     ] = None
     std: Annotated[
-        str | None, typer.Option("--std", help="Of the input, in 0..1: one number a channel.")
+        str | None,
+        typer.Option(
+            "--std", help="Of the input in 0..1, a number a channel: .5,.5,.5; default the model's."
+        ),
     ] = None
     interpolation: Annotated[
         Interpolation | None,
         typer.Option("--interpolation", help="How pictures are resized; default the model's."),
     ] = None
     offline: Annotated[
-        bool, typer.Option("--offline", help="Download nothing; also CAMTOOL_OFFLINE=1.")
+        bool, typer.Option("--offline", help="Download nothing; CAMTOOL_OFFLINE=1 says the same.")
     ] = False
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")] = (
         "auto"
     )
     dtype: Annotated[
-        Dtype, typer.Option("--dtype", help="Number format of the network's body.")
+        Dtype, typer.Option("--dtype", help="Number format that the network runs in.")
     ] = "float32"
 
     def load(self) -> CamModel:
@@ -205,21 +249,34 @@ class LookOptions:
     signed: Annotated[
         bool, typer.Option("--signed/--positive", help="Show evidence against the class too.")
     ] = False
-    colormap: Annotated[Colormap | None, typer.Option("--colormap", help="Colour table.")] = None
+    colormap: Annotated[
+        Colormap | None,
+        typer.Option("--colormap", help="Colours; default inferno, blue-red for --signed."),
+    ] = None
     opacity: Annotated[
-        float, typer.Option("--opacity", min=0, max=1, help="Of the colours, at most.")
+        float,
+        typer.Option("--opacity", min=0, max=1, help="Of the colours over the picture, at most."),
     ] = 0.6
     normalize: Annotated[
         Normalize,
         typer.Option(
-            "--normalize", help="Colour scale ends at each map's maximum, at that of all, or fixed."
+            "--normalize",
+            help="Colours end at each map's maximum, at that of all maps of a picture, "
+            "or at --full-scale.",
         ),
     ] = "image"
     full_scale: Annotated[
-        float, typer.Option("--full-scale", min=1e-3, help="End in logits with --normalize none.")
+        float,
+        typer.Option(
+            "--full-scale", min=1e-3, help="Logits at which colours end with --normalize none."
+        ),
     ] = 30.0
     smooth: Annotated[
-        bool, typer.Option("--smooth/--linear", help="Maps without the diamonds of linear steps.")
+        bool,
+        typer.Option(
+            "--smooth/--linear",
+            help="Interpolate maps smoothly, or linearly, which shows as diamonds.",
+        ),
     ] = False
 
     def idle(self, views: Views) -> dict[str, str]:

@@ -62,7 +62,7 @@ def explain(
 ) -> None:
     """Explain pictures: a panel beside each.
 
-    It shows what the network sees, and where.
+    A panel shows what the network sees, and where.
     """
     from camtool.engines.engine import Failed
     from camtool.engines.stream import explain_stream

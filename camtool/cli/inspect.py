@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def inspect(
-    model: Annotated[str, typer.Argument(help="As for --model.")] = "auto",
+    model: Annotated[str, typer.Argument(help="As for --model of `camtool explain`.")] = "auto",
     weights: common.Weights = None,
     size: common.Size = None,
     as_json: common.AsJson = False,
@@ -28,8 +28,8 @@ def inspect(
 
     How well they add up to the logits is measured.
 
-    Also the layers that --layer may name, the last ones of different shapes, with what their
-    integrated maps miss of the logits, relative to the logits' spread.
+    Also shown are the layers that --layer may name, the last ones of different shapes, with what
+    their integrated maps miss of the logits, relative to the logits' spread.
 
     An architecture whose weights are not on this machine is looked at with random weights: the
     head is the same.

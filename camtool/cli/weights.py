@@ -8,19 +8,28 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from camtool.cli import common
+from camtool.cli.help import Command, examples
 
 if TYPE_CHECKING:
     from camtool.networks import Source
 
 weights = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Published weights: list, get, verify."
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Published weights: list, get, verify.",
+    epilog=examples("camtool weights list resnet50", "camtool weights get resnet50"),
 )
 
-Name = Annotated[str, typer.Argument(help="As for --model: a name with published weights.")]
-EntryName = Annotated[
-    str | None, typer.Option("--weights", "-w", help="Which entry; default the architecture's.")
+Name = Annotated[
+    str, typer.Argument(help="Name of a network, as for --model of `camtool explain`.")
 ]
-AnyName = Annotated[str | None, typer.Argument(help="Only this one; default all that are listed.")]
+EntryName = Annotated[
+    str | None,
+    typer.Option(
+        "--weights", "-w", help="Which entry of `camtool weights list`; default the network's own."
+    ),
+]
+AnyName = Annotated[str | None, typer.Argument(help="Name of a network; default all of them.")]
 
 
 def _chosen(model: str | None) -> Iterator[tuple[Source, str]]:
@@ -36,9 +45,13 @@ def _chosen(model: str | None) -> Iterator[tuple[Source, str]]:
             yield source, name
 
 
-@weights.command(name="list")
+@weights.command(
+    name="list",
+    cls=Command,
+    epilog=examples("camtool weights list", "camtool weights list resnet50"),
+)
 def list_(model: AnyName = None) -> None:
-    """List the published weights, and which of them are on this machine."""
+    """List the published weights, and which are here."""
     from rich.markup import escape
     from rich.table import Table
 
@@ -51,17 +64,31 @@ def list_(model: AnyName = None) -> None:
     common.show_table(table)
 
 
-@weights.command()
+@weights.command(
+    cls=Command,
+    epilog=examples(
+        "camtool weights get resnet50", "camtool weights get resnet50 -w IMAGENET1K_V1"
+    ),
+)
 def get(model: Name, entry: EntryName = None) -> None:
-    """Fetch weights once, with progress; what is here already is only verified."""
+    """Fetch weights, with progress.
+
+    What is here already is only verified.
+    """
     with common.exits():
         ((source, name),) = _chosen(model)
         print(source.fetch(name, entry, offline=False))
 
 
-@weights.command()
+@weights.command(
+    cls=Command,
+    epilog=examples("camtool weights verify", "camtool weights verify resnet50"),
+)
 def verify(model: AnyName = None) -> None:
-    """Check the hashes of the weights on this machine; a damaged file is an error."""
+    """Check the weights on this machine.
+
+    A file whose hash is not the published one is an error.
+    """
     from camtool.errors import ModelError
     from camtool.networks import hub
 

@@ -154,6 +154,18 @@ def test_help_is_in_groups_with_examples() -> None:
         assert text.index("Examples:") < text.index(f"  camtool {command} ")
 
 
+def test_every_help_has_two_examples_of_its_command() -> None:
+    commands = ("explain", "batch", "evaluate", "inspect", "weights")
+    for words in (
+        (),
+        *((c,) for c in commands),
+        *(("weights", w) for w in ("list", "get", "verify")),
+    ):
+        text = CliRunner().invoke(app, [*words, "-h"]).stdout
+        name = " ".join(("camtool", *words))
+        assert text.split("Examples:")[1].count(f"  {name}") >= 2, text
+
+
 def test_completion_knows_the_commands() -> None:
     result = CliRunner().invoke(
         app,
