@@ -195,7 +195,7 @@ SQUEEZED = ("-m", "squeezenet1_1", "--size", "64")
         ((), ("--method", "gradcam"), {"map"}),
         ((), LAYER, {"map", "boxes"}),
         (LAYER[:2], LAYER[2:], {"map", "boxes"}),
-        ((*LAYER, "--steps", "64"), ("--steps", "1"), {"map", "boxes"}),
+        (("-m", "timm/test_vit", "-w", "random"), ("--steps", "1"), {"map", "boxes"}),
         (
             (),
             ("-m", "other", "--labels", "names"),
