@@ -201,9 +201,10 @@ class Explanation:
 
     def part(self, classes: slice) -> Explanation:
         """The same of some of the explained classes alone."""
-        numbers = ("logits", "bias", "residual", "probabilities")
-        names = ("maps", "indices", "labels", "versus", *numbers)
-        return replace(self, **{name: getattr(self, name)[classes] for name in names})
+        names = ("maps", "indices", "logits", "bias", "residual", "probabilities")
+        # Copies, so that a part does not keep the whole.
+        arrays = {name: getattr(self, name)[classes].copy() for name in names}
+        return replace(self, labels=self.labels[classes], versus=self.versus[classes], **arrays)
 
     def _repr_html_(self) -> str | None:
         from camtool.views.explorer import notebook_frame

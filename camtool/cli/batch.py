@@ -43,7 +43,7 @@ def batch(
     ] = "auto",
     save: Annotated[
         str,
-        typer.Option("--save", help="Any of overlay,panel,heatmap,boxes,npz,json; or none."),
+        typer.Option("--save", help="Any of overlay,panel,html,heatmap,boxes,npz,json; or none."),
     ] = "overlay",
     boxes: Annotated[bool, typer.Option("--boxes/--no-boxes", help="Boxes from the maps.")] = False,
     picture_format: Annotated[

@@ -50,7 +50,7 @@ def explain(
     ] = None,
     save: Annotated[
         str,
-        typer.Option("--save", help="Any of panel,overlay,heatmap,boxes,npz,json,html; or none."),
+        typer.Option("--save", help="Any of panel,html,overlay,heatmap,boxes,npz,json; or none."),
     ] = "panel",
     boxes: Annotated[bool, typer.Option("--boxes/--no-boxes", help="Boxes from the maps.")] = True,
     opened: Annotated[

@@ -11,6 +11,14 @@ function paintEvidence(canvas, row, side, { colors, against }) {
   paint(canvas, decodeMap(row), signed ? colors.signed : colors.positive, side, signed);
 }
 
+/* A map's value at shares of its width and height; null beside it. */
+function valueAt({ width, height, values }, x, y) {
+  if (Math.min(x, y) < 0 || Math.max(x, y) > 1) return null;
+  const ys = taps(height, y * height, "linear"), xs = taps(width, x * width, "linear");
+  return ys.reduce((sum, [row, high]) => (
+    xs.reduce((part, [column, wide]) => part + high * wide * values[row * width + column], sum)), 0);
+}
+
 function area(className, edges, picture) {
   const node = element("div", className);
   setArea(node, edges, picture);
@@ -54,6 +62,7 @@ class Viewer {
     byId("next").addEventListener("click", () => this.step(1));
     byId("close").addEventListener("click", () => this.dialog.close());
     this.dialog.addEventListener("keydown", (event) => this.key(event));
+    byId("viewer-frame").addEventListener("pointermove", (event) => this.read(event));
     new ResizeObserver(() => this.dialog.open && this.drawFrame()).observe(this.dialog);
   }
 
@@ -93,6 +102,7 @@ class Viewer {
 
   choose(row) {
     this.row = row;
+    byId("here").textContent = "Point at a place to read it";
     byId("viewer-label").textContent = row.label;
     this.drawChips();
     this.drawNumbers();
@@ -109,6 +119,15 @@ class Viewer {
     const original = image(this.picture.original);
     original.addEventListener("error", () => original.remove());
     frame.querySelector("canvas").before(original);
+  }
+
+  /* What the place under the pointer gives to the class that is shown, as exact as the map's bytes. */
+  read({ clientX, clientY }) {
+    const map = decodeMap(this.row), top = peakOf(map.values, false), { peak } = this.row;
+    const edges = byId("viewer-frame").querySelector("canvas").getBoundingClientRect();
+    const value = valueAt(map, (clientX - edges.left) / edges.width, (clientY - edges.top) / edges.height);
+    byId("here").textContent = value === null || !top ? "Nothing to read here"
+      : `Here about ${decimal(value * peak / top, 1)} logits`;
   }
 
   drawChips() {

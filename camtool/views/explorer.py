@@ -47,21 +47,21 @@ class Levels(NamedTuple):
     steps: NDArray[np.float32]
 
 
-def explorer_of(explanation: Explanation, shown: int = 0) -> str:
+def explorer_of(explanation: Explanation, first: int = 1) -> str:
     """The explorer of everything that an explanation holds.
 
-    The best `MOST_CLASSES` by logit are kept, or as many of them as `MAP_BYTES` hold, and the one
-    that is shown first. Logits, biases and residuals are exact; a map's values are within half
+    It opens with the first map. Besides the `first` the best by logit are kept, `MOST_CLASSES` in
+    all, or as many as `MAP_BYTES` hold. Logits, biases and residuals are exact; a map's values are within half
     of its step, 1/65534 of its largest magnitude, or 1/254 for those that fit in bytes only.
 
     Args:
         explanation: The result.
-        shown: Which of its maps the page opens with.
+        first: How many of its maps, from the first on, are kept whatever their logits.
 
     Returns:
         HTML, to be written as UTF-8.
     """
-    kept = _kept(explanation, shown)
+    kept = _kept(explanation, first)
     levels = quantised(explanation.maps[kept], MAP_BYTES)
     rows, columns = explanation.maps.shape[1:]
     width, height = explanation.geometry.size
@@ -123,17 +123,14 @@ def notebook_frame(explanation: Explanation) -> str | None:
     )
 
 
-def _kept(explanation: Explanation, shown: int) -> list[int]:
-    """The maps that the page holds: the one shown first, then by logit, none of them twice."""
-    cells = explanation.maps[0].size
-    most = max(1, min(MOST_CLASSES, MAP_BYTES // cells))
-    order = [shown, *np.argsort(-explanation.logits, kind="stable").tolist()]
-    first = {(explanation.indices[k], explanation.versus[k]): k for k in reversed(order)}
-    return [k for k in dict.fromkeys(order) if first[_key(explanation, k)] == k][:most]
-
-
-def _key(explanation: Explanation, k: int) -> tuple[int, str]:
-    return int(explanation.indices[k]), explanation.versus[k]
+def _kept(explanation: Explanation, first: int) -> list[int]:
+    """The maps that the page holds: the first ones, then by logit, none of them twice."""
+    most = max(1, min(MOST_CLASSES, MAP_BYTES // explanation.maps[0].size))
+    by_logit = np.argsort(-explanation.logits, kind="stable").tolist()
+    named: dict[tuple[int, str], int] = {}
+    for k in [*range(min(first, len(by_logit))), *by_logit]:
+        named.setdefault((int(explanation.indices[k]), explanation.versus[k]), k)
+    return list(named.values())[:most]
 
 
 def quantised(maps: NDArray[np.float32], budget: int) -> Levels:

@@ -15,6 +15,7 @@ import numpy as np
 from camtool.choices import Kind, Rule
 from camtool.files import write_atomically
 from camtool.images.write import encode
+from camtool.views.explorer import explorer_of
 from camtool.views.overlay import Look, overlays_of
 from camtool.views.panel import draw_boxes, panel_of
 from camtool.views.record import archive_of, record_of
@@ -126,10 +127,10 @@ def save_views(
         paths = [path for of, path in files_of(explanation, base, views) if of == kind]
         if named is not None:
             paths = [named]
-        shown = explored if explored and kind == "html" else explanation
-        for path, content in zip(
-            paths, _contents(shown, kind, views, paths[0].suffix), strict=True
-        ):
+        contents = _contents(explanation, kind, views, paths[0].suffix)
+        if explored and kind == "html":
+            contents = iter([explorer_of(explored, len(explanation.labels)).encode()])
+        for path, content in zip(paths, contents, strict=True):
             write_atomically(path, content)
         names = [str(path) for path in paths]
         written[kind] = names if kind in PER_CLASS else names[0]
@@ -154,8 +155,6 @@ def _contents(explanation: Explanation, kind: Kind, views: Views, suffix: str) -
         record = record_of(explanation, views.threshold, views.boxes, views.rule)
         yield json.dumps(record, indent=1).encode()
     elif kind == "html":
-        from camtool.views.explorer import explorer_of
-
         yield explorer_of(explanation).encode()
     elif kind == "boxes":
         for k in range(len(explanation.labels)):

@@ -441,3 +441,13 @@ def test_no_map_is_made_that_nobody_asked_for(explain, here, monkeypatch, save, 
     monkeypatch.setattr(camtool.CamModel, "explain_indices", noted)
     assert explain(here / "one.png", "--save", save, "-k", 2).exit_code == 0
     assert seen == [topk]
+
+
+def test_a_class_asked_for_is_explored_however_small_its_logit(explain, here, monkeypatch) -> None:
+    monkeypatch.setattr("camtool.views.explorer.MOST_CLASSES", 3)
+    answers = explain(here / "one.png", "--save", "none", "-k", 5, "--json")
+    found = json.loads(answers.stdout)["images"][0]["explanations"]
+    best, worst = found[0]["index"], found[-1]["index"]
+    words = ("--save", "html", "-t", best, "-t", worst)
+    assert explain(here / "one.png", *words).exit_code == 0
+    assert _explored(here / "one.cam.html")["indices"] == [best, worst, found[1]["index"]]

@@ -17,6 +17,7 @@ from camtool.report.schema import KINDS
 if not os.environ.get("CI"):
     pytest.importorskip("selenium", reason="the browser tests need selenium")
 
+from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
 
@@ -217,6 +218,24 @@ def test_large_view_shows_the_numbers_of_each_class(page):
     page.click("#chips button:nth-child(2)")
     assert page.text("#viewer-label") == "cat"
     assert "−3.25" in page.texts("#numbers dd")
+    page.press(Keys.ESCAPE)
+
+
+def test_large_view_reads_the_place_under_the_pointer(page, spot):
+    page.press("/", "cats/07")
+    page.click(".card")
+    assert page.text("#here") == "Point at a place to read it"
+    frame = page.browser.find_element("id", "viewer-frame")
+    heat = cv2.resize(spot(0.5, 0.5, noise=7), (900, 700), interpolation=cv2.INTER_LINEAR)
+    for x, y in ((0.5, 0.5), (0.3, 0.4), (0.9, 0.1)):
+        box = page.js("document.getElementById('viewer-frame').getBoundingClientRect().toJSON()")
+        by = round((x - 0.5) * box["width"]), round((y - 0.5) * box["height"])
+        ActionChains(page.browser).move_to_element_with_offset(frame, *by).perform()
+        page.settle()
+        told = float(page.text("#here").split()[2].replace("−", "-"))
+        # The row's peak is 28 logits whatever the map's own is.
+        expected = heat[int(y * 700), int(x * 900)] * 28 / spot(0.5, 0.5, noise=7).max()
+        assert told == pytest.approx(expected, abs=0.5)
     page.press(Keys.ESCAPE)
 
 

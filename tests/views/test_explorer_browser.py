@@ -432,3 +432,19 @@ def test_names_are_shown_as_they_are(open_page, explained, tmp_path):
     assert page.texts("#labels .name")[0] == hostile
     assert "hacked'>" in page.js("document.title")
     page.close()
+
+
+def test_a_notebook_shows_it_in_a_frame_of_its_own(open_page, explained, tmp_path):
+    cell = tmp_path / "cell.html"
+    cell.write_text(f"<!doctype html><p>before</p>{explained(3)._repr_html_()}", "utf-8")
+    page = open_page(cell)
+    page.browser.switch_to.frame(page.browser.find_element("css selector", "iframe"))
+    assert page.text("#title") == "class 0"
+    first = page.js("getComputedStyle(document.body).backgroundColor")
+    page.click("#theme")
+    assert page.js("getComputedStyle(document.body).backgroundColor") != first
+    page.click(f"{SECOND} .choose")
+    assert page.text("#title") == "class 1"
+    page.browser.switch_to.default_content()
+    assert page.text("p") == "before"
+    page.close()
