@@ -54,6 +54,7 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with Image.open(photo) as picture:
         picture.resize((90, 60)).save(folder / "photos" / "deep" / "small.png")
     torch.save(zoo.random_module("resnet18", 2).state_dict(), folder / "mine.pth")
+    (folder / "cut.json").write_text('{"threshold_rule": "ivr", "threshold": 0.3}')
     (folder / "labels.txt").write_text("cat\ndog\n")
     (folder / "weights").symlink_to(ROOT / "weights")
     for name, script in (("xdg-open", "exit 0"), ("open", "exit 0")):
@@ -69,10 +70,12 @@ def _tiny_imagenet(folder: Path, photo: Path) -> None:
     gapnet = camtool.load(ROOT / "weights" / "gapnet-1.safetensors", device="cpu")
     synset = gapnet.network.synsets[0]
     (folder / "val" / "images").mkdir(parents=True)
+    names = ("val_0.JPEG", "val_1.JPEG")
     with Image.open(photo) as picture:
-        picture.resize((64, 64)).save(folder / "val" / "images" / "val_0.JPEG")
-    line = "\t".join(("val_0.JPEG", synset, "10", "12", "50", "55"))
-    (folder / "val" / "val_annotations.txt").write_text(f"{line}\n")
+        for name in names:
+            picture.resize((64, 64)).save(folder / "val" / "images" / name)
+    lines = ("\t".join((name, synset, "10", "12", "50", "55")) for name in names)
+    (folder / "val" / "val_annotations.txt").write_text("".join(f"{line}\n" for line in lines))
     (folder / "wnids.txt").write_text(f"{synset}\n")
     (folder / "words.txt").write_text(f"{synset}\t{gapnet.labels[0]}\n")
 

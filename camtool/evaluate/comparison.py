@@ -123,7 +123,7 @@ class Comparison:
 
     def _lines(self) -> Iterator[tuple[object, ...]]:
         for row in self.rows:
-            for name, figure in row.figures.items():
+            for name, figure in _ordered(row).items():
                 yield (
                     row.name, row.baseline, row.passes, name, figure.value, figure.low, figure.high
                 )  # fmt: skip
@@ -133,9 +133,12 @@ def _of(metrics: tuple[MetricGroup, ...]) -> set[str]:
     return {name for name, (group, _) in COLUMNS.items() if group in metrics}
 
 
+def _ordered(row: Row) -> dict[str, Figure]:
+    names = dict.fromkeys((*TITLES, *COLUMNS))
+    return {name: row.figures[name] for name in names if name in row.figures}
+
+
 def _record(row: Row) -> dict[str, Any]:
-    names = [name for name in (*TITLES, *COLUMNS) if name in row.figures]
-    figures = {name: row.figures[name] for name in dict.fromkeys(names)}
     return {
         "name": row.name,
         "baseline": row.baseline,
@@ -143,7 +146,7 @@ def _record(row: Row) -> dict[str, Any]:
         "sane": row.sane,
         "figures": {
             name: {"value": figure.value, "low": figure.low, "high": figure.high}
-            for name, figure in figures.items()
+            for name, figure in _ordered(row).items()
         },
     }
 

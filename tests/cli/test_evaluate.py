@@ -149,7 +149,7 @@ def test_wrong_usage_says_what_is_possible(run, words, said):
 
 def test_help_lists_the_choices():
     text = CliRunner().invoke(app, ["evaluate", "--help"]).stdout
-    for choices in ("csv|imagenet|cub|pets|tiny-imagenet|coco|wsol", "plain|reference"):
+    for choices in ("csv|imagenet|cub|pets|tiny-imagenet|coco|wsol|folder", "plain|reference"):
         assert choices in text.replace("\n", "").replace(" ", "")
 
 

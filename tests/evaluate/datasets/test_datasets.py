@@ -4,11 +4,13 @@ import csv
 import json
 import zlib
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from camtool.evaluate import DataFormat
 from camtool.evaluate.datasets import (
     READERS,
     Dataset,
@@ -393,7 +395,23 @@ def test_some_records_are_evenly_spaced(count, kept):
 def test_unknown_format_names_the_known_ones(tmp_path):
     with pytest.raises(ValueError, match=r"imagenet.*coco"):
         read_dataset(tmp_path, "voc")  # type: ignore[arg-type]
-    assert {"csv", "imagenet", "cub", "pets", "tiny-imagenet", "coco", "wsol"} == set(READERS)
+    assert set(READERS) == set(get_args(DataFormat))
+
+
+def test_a_folder_of_nothing_but_pictures(tmp_path):
+    (tmp_path / "deep").mkdir()
+    paths = [picture(tmp_path / "b.png"), picture(tmp_path / "deep" / "a.JPG", (8, 9))]
+    (tmp_path / "notes.txt").write_text("no picture")
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    found = read_dataset(tmp_path, "folder")
+    assert [record.path for record in found.records] == paths
+    assert found.records[1].size == (8, 9)
+    assert not found.records[0].boxes
+    assert [Path(problem.path).name for problem in found.problems] == ["broken.png"]
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(ValueError, match="no picture"):
+        read_dataset(empty, "folder")
 
 
 def test_masks_of_different_sizes_take_that_of_the_first(tmp_path):
