@@ -90,15 +90,16 @@ class Comparison:
             "problems": [problem._asdict() for problem in self.problems],
         }
 
-    def columns(self) -> list[str]:
-        """Keys of the figures that the table shows."""
+    def columns(self, metrics: tuple[MetricGroup, ...]) -> list[str]:
+        """Keys of the figures that a table of some metrics shows."""
         seen = {name for row in self.rows for name in row.figures}
-        return [name for name, (group, _) in COLUMNS.items() if name in seen & _of(self.metrics)]
+        return [name for name, (group, _) in COLUMNS.items() if name in seen and group in metrics]
 
-    def table(self) -> list[tuple[str, ...]]:
-        """The figures as text, headings first: 63.5 (60.1 to 66.0)."""
-        columns = self.columns()
-        sane = "sanity" in self.metrics
+    def table(self, metrics: tuple[MetricGroup, ...] | None = None) -> list[tuple[str, ...]]:
+        """The figures of all metrics, or of some, as text, headings first: 63.5 (60.1 to 66.0)."""
+        metrics = metrics or self.metrics
+        columns = self.columns(metrics)
+        sane = "sanity" in metrics
         headings = ("method", "cost", *(COLUMNS[name][1] for name in columns))
         rows = [(*headings, "sane") if sane else headings]
         for row in self.rows:
@@ -127,10 +128,6 @@ class Comparison:
                 yield (
                     row.name, row.baseline, row.passes, name, figure.value, figure.low, figure.high
                 )  # fmt: skip
-
-
-def _of(metrics: tuple[MetricGroup, ...]) -> set[str]:
-    return {name for name, (group, _) in COLUMNS.items() if group in metrics}
 
 
 def _ordered(row: Row) -> dict[str, Figure]:

@@ -239,3 +239,30 @@ def test_a_calibration_that_is_none_is_refused(tiny, data, tmp_path, content):
 def test_pictures_without_evidence_are_compared_too(run, data):
     Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(data / "cat" / "0.jpg")
     assert run("--method", METHODS).exit_code == 0
+
+
+@pytest.mark.slow
+def test_a_trained_networks_map_passes_and_one_that_ignores_its_weights_fails(
+    tmp_path, make_pictures
+):
+    words = ["--format", "folder", "-m", "efficientnet_lite0", "--metrics", "sanity", "--json"]
+    folder = make_pictures(tmp_path / "photos", 12)
+    done = CliRunner().invoke(app, ["evaluate", str(folder), "--method", "cam", *words])
+    assert done.exit_code == 0, done.stderr
+    verdicts = {row["name"]: row["sane"] for row in json.loads(done.stdout)["methods"]}
+    assert verdicts == {"cam": True, "random map": False, "centre blob": False, "edges": False}
+
+
+def test_a_narrow_terminal_gets_the_table_in_parts(run, monkeypatch):
+    words = ("--limit", 1, "--metrics", "localization,faithfulness")
+    titles = run(*words).stdout.count("1 pictures, fit whole")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "100")
+    narrow = run(*words)
+    monkeypatch.setenv("COLUMNS", "250")
+    wide = run(*words)
+    assert [titles, *(one.stdout.count("1 pictures, fit whole") for one in (narrow, wide))] == [
+        1,
+        2,
+        1,
+    ]
