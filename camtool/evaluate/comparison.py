@@ -156,7 +156,7 @@ def _text(figure: Figure | None) -> str:
 
 def _number(value: float) -> str:
     """One digit behind the point, but what is small and not nothing shows."""
-    return f"{value:.1f}" if value == 0 or abs(value) >= 0.05 else f"{value:.0e}"
+    return f"{value:.1f}" if value == 0 or abs(value) >= 0.05 else f"{value:.1g}"
 
 
 def _cost(passes: float) -> str:

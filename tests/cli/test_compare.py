@@ -111,9 +111,10 @@ def test_every_metric_is_asked_for_by_name(run):
 
 
 def test_a_folder_of_pictures_gets_what_can_be_had(run):
-    done = run("--method", "cam", "--metrics", "faithfulness,sanity", "--json", form="folder")
+    words = ("--method", "cam", "--metrics", "faithfulness,sanity", "--limit", 2, "--json")
+    done = run(*words, form="folder")
     assert {"deletion", "weights", "class"} <= set(figures(done)["cam"])
-    assert json.loads(done.stdout)["images"] == 4
+    assert json.loads(done.stdout)["images"] == 2
 
 
 @pytest.mark.slow
@@ -253,6 +254,7 @@ def test_a_trained_networks_map_passes_and_one_that_ignores_its_weights_fails(
     assert verdicts == {"cam": True, "random map": False, "centre blob": False, "edges": False}
 
 
+@pytest.mark.slow
 def test_a_narrow_terminal_gets_the_table_in_parts(run, monkeypatch):
     words = ("--limit", 1, "--metrics", "localization,faithfulness")
     titles = run(*words).stdout.count("1 pictures, fit whole")
