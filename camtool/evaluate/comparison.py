@@ -117,10 +117,8 @@ class Comparison:
         return stream.getvalue()
 
     def to_markdown(self) -> str:
-        """The table as Markdown."""
-        headings, *rows = self.table()
-        lines = [headings, ("---", *("---:" for _ in headings[1:])), *rows]
-        return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+        """The table as Markdown, in a part for each of the metrics: a page is not wider."""
+        return "\n".join(_markdown(self.table((group,))) for group in self.metrics)
 
     def _lines(self) -> Iterator[tuple[object, ...]]:
         for row in self.rows:
@@ -128,6 +126,12 @@ class Comparison:
                 yield (
                     row.name, row.baseline, row.passes, name, figure.value, figure.low, figure.high
                 )  # fmt: skip
+
+
+def _markdown(table: list[tuple[str, ...]]) -> str:
+    headings, *rows = table
+    lines = [headings, ("---", *("---:" for _ in headings[1:])), *rows]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
 def _ordered(row: Row) -> dict[str, Figure]:

@@ -69,9 +69,11 @@ def test_methods_stand_beside_baselines_with_intervals_and_costs(run, tmp_path):
     lines = list(csv.DictReader(io.StringIO((tmp_path / "out" / "methods.csv").read_text())))
     assert len(lines) == sum(len(row["figures"]) for row in rows.values())
     assert float(lines[0]["value"]) == next(iter(rows["cam"]["figures"].values()))["value"]
-    table = (tmp_path / "out" / "methods.md").read_text().splitlines()
-    assert len(table) == 2 + len(rows)
-    assert len({line.count("|") for line in table}) == 1
+    parts = (tmp_path / "out" / "methods.md").read_text().split("\n\n")
+    assert len(parts) == 3
+    for table in map(str.splitlines, parts):
+        assert len(table) == 2 + len(rows)
+        assert len({line.count("|") for line in table}) == 1
     for text in ("deletion ↓", "MaxBoxAcc ↑", "centre blob", "sane", "methods.csv", "gone.jpg"):
         assert text in done.output
 
