@@ -43,6 +43,7 @@ _EXAMPLES = {
     evaluate: (
         "camtool evaluate tiny-imagenet-200/ --format tiny-imagenet",
         "camtool evaluate voc/ --format imagenet -m resnet50 -o out/ --limit 500",
+        "camtool evaluate photos/ --format folder --method cam,layercam --metrics sanity",
     ),
     inspect: ("camtool inspect", "camtool inspect timm/convnext_tiny --json"),
 }

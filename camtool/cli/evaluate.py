@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from camtool.model import CamModel
 
 
+_WHOLE_TABLE = 200
+"""Columns of a terminal that show everything that can be compared side by side."""
+
+
 @common.grouped
 def evaluate(
     data: Annotated[Path, typer.Argument(help="Folder of the data set.")],
@@ -225,12 +229,22 @@ def _compare(
 
 
 def _print_comparison(result: Comparison) -> None:
+    from rich.console import Console
+
+    # What no screen is wide enough for is shown in parts; a redirected table is whole.
+    whole = not Console().is_terminal or Console().width >= _WHOLE_TABLE
+    for part in [result.metrics] if whole else [(group,) for group in result.metrics]:
+        _print_part(result, part)
+    _tell_problems(result.problems, "methods.json")
+
+
+def _print_part(result: Comparison, metrics: tuple[MetricGroup, ...]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
     from camtool.evaluate.comparison import NOTE
 
-    headings, *rows = result.table()
+    headings, *rows = result.table(metrics)
     title = f"{escape(result.settings.name)}: {result.images:,} pictures, fit {result.settings.fit}"
     table = Table(*headings, title=title, title_justify="left", caption=NOTE)
     for row, texts in zip(result.rows, rows, strict=True):
@@ -239,7 +253,6 @@ def _print_comparison(result: Comparison) -> None:
         # The interval below its figure, or the table would be too wide for a screen.
         table.add_row(*(text.replace(" (", "\n(") for text in texts))
     common.show_table(table)
-    _tell_problems(result.problems, "methods.json")
 
 
 def _write_comparison(output: Path, result: Comparison, tell: Callable[[str], None]) -> None:

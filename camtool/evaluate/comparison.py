@@ -90,15 +90,16 @@ class Comparison:
             "problems": [problem._asdict() for problem in self.problems],
         }
 
-    def columns(self) -> list[str]:
-        """Keys of the figures that the table shows."""
+    def columns(self, metrics: tuple[MetricGroup, ...]) -> list[str]:
+        """Keys of the figures that a table of some metrics shows."""
         seen = {name for row in self.rows for name in row.figures}
-        return [name for name, (group, _) in COLUMNS.items() if name in seen & _of(self.metrics)]
+        return [name for name, (group, _) in COLUMNS.items() if name in seen and group in metrics]
 
-    def table(self) -> list[tuple[str, ...]]:
-        """The figures as text, headings first: 63.5 (60.1 to 66.0)."""
-        columns = self.columns()
-        sane = "sanity" in self.metrics
+    def table(self, metrics: tuple[MetricGroup, ...] | None = None) -> list[tuple[str, ...]]:
+        """The figures of all metrics, or of some, as text, headings first: 63.5 (60.1 to 66.0)."""
+        metrics = metrics or self.metrics
+        columns = self.columns(metrics)
+        sane = "sanity" in metrics
         headings = ("method", "cost", *(COLUMNS[name][1] for name in columns))
         rows = [(*headings, "sane") if sane else headings]
         for row in self.rows:
@@ -116,10 +117,8 @@ class Comparison:
         return stream.getvalue()
 
     def to_markdown(self) -> str:
-        """The table as Markdown."""
-        headings, *rows = self.table()
-        lines = [headings, ("---", *("---:" for _ in headings[1:])), *rows]
-        return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+        """The table as Markdown, in a part for each of the metrics: a page is not wider."""
+        return "\n".join(_markdown(self.table((group,))) for group in self.metrics)
 
     def _lines(self) -> Iterator[tuple[object, ...]]:
         for row in self.rows:
@@ -129,8 +128,10 @@ class Comparison:
                 )  # fmt: skip
 
 
-def _of(metrics: tuple[MetricGroup, ...]) -> set[str]:
-    return {name for name, (group, _) in COLUMNS.items() if group in metrics}
+def _markdown(table: list[tuple[str, ...]]) -> str:
+    headings, *rows = table
+    lines = [headings, ("---", *("---:" for _ in headings[1:])), *rows]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
 def _ordered(row: Row) -> dict[str, Figure]:
@@ -159,7 +160,7 @@ def _text(figure: Figure | None) -> str:
 
 def _number(value: float) -> str:
     """One digit behind the point, but what is small and not nothing shows."""
-    return f"{value:.1f}" if value == 0 or abs(value) >= 0.05 else f"{value:.0e}"
+    return f"{value:.1f}" if value == 0 or abs(value) >= 0.05 else f"{value:.1g}"
 
 
 def _cost(passes: float) -> str:

@@ -69,9 +69,11 @@ def test_methods_stand_beside_baselines_with_intervals_and_costs(run, tmp_path):
     lines = list(csv.DictReader(io.StringIO((tmp_path / "out" / "methods.csv").read_text())))
     assert len(lines) == sum(len(row["figures"]) for row in rows.values())
     assert float(lines[0]["value"]) == next(iter(rows["cam"]["figures"].values()))["value"]
-    table = (tmp_path / "out" / "methods.md").read_text().splitlines()
-    assert len(table) == 2 + len(rows)
-    assert len({line.count("|") for line in table}) == 1
+    parts = (tmp_path / "out" / "methods.md").read_text().split("\n\n")
+    assert len(parts) == 3
+    for table in map(str.splitlines, parts):
+        assert len(table) == 2 + len(rows)
+        assert len({line.count("|") for line in table}) == 1
     for text in ("deletion ↓", "MaxBoxAcc ↑", "centre blob", "sane", "methods.csv", "gone.jpg"):
         assert text in done.output
 
@@ -111,9 +113,10 @@ def test_every_metric_is_asked_for_by_name(run):
 
 
 def test_a_folder_of_pictures_gets_what_can_be_had(run):
-    done = run("--method", "cam", "--metrics", "faithfulness,sanity", "--json", form="folder")
+    words = ("--method", "cam", "--metrics", "faithfulness,sanity", "--limit", 2, "--json")
+    done = run(*words, form="folder")
     assert {"deletion", "weights", "class"} <= set(figures(done)["cam"])
-    assert json.loads(done.stdout)["images"] == 4
+    assert json.loads(done.stdout)["images"] == 2
 
 
 @pytest.mark.slow
@@ -239,3 +242,31 @@ def test_a_calibration_that_is_none_is_refused(tiny, data, tmp_path, content):
 def test_pictures_without_evidence_are_compared_too(run, data):
     Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(data / "cat" / "0.jpg")
     assert run("--method", METHODS).exit_code == 0
+
+
+@pytest.mark.slow
+def test_a_trained_networks_map_passes_and_one_that_ignores_its_weights_fails(
+    tmp_path, make_pictures
+):
+    words = ["--format", "folder", "-m", "efficientnet_lite0", "--metrics", "sanity", "--json"]
+    folder = make_pictures(tmp_path / "photos", 12)
+    done = CliRunner().invoke(app, ["evaluate", str(folder), "--method", "cam", *words])
+    assert done.exit_code == 0, done.stderr
+    verdicts = {row["name"]: row["sane"] for row in json.loads(done.stdout)["methods"]}
+    assert verdicts == {"cam": True, "random map": False, "centre blob": False, "edges": False}
+
+
+@pytest.mark.slow
+def test_a_narrow_terminal_gets_the_table_in_parts(run, monkeypatch):
+    words = ("--limit", 1, "--metrics", "localization,faithfulness")
+    titles = run(*words).stdout.count("1 pictures, fit whole")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "100")
+    narrow = run(*words)
+    monkeypatch.setenv("COLUMNS", "250")
+    wide = run(*words)
+    assert [titles, *(one.stdout.count("1 pictures, fit whole") for one in (narrow, wide))] == [
+        1,
+        2,
+        1,
+    ]

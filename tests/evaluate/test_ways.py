@@ -26,8 +26,8 @@ def model(method: str) -> camtool.CamModel:
 
 def test_costs_are_counted_in_forward_passes():
     convolution, linear = 2 * 6 * 27 * 16, 2 * 6 * 4
-    # The map of one class is another product of weights and features.
-    expected = (convolution + linear + 2 * 6 * 16) / (convolution + linear)
+    # The head makes its own logits, and the map of one class is a product over all 16 places.
+    expected = (convolution + 2 * linear + 2 * 6 * 16) / (convolution + linear)
     assert cost_of(model("cam")) == pytest.approx(expected, rel=1e-3)
     assert cost_of(model("cam")) == cost_of(model("cam"))
     assert 7 <= cost_of(model("scorecam")) < 7.1
