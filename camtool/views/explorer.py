@@ -51,8 +51,9 @@ def explorer_of(explanation: Explanation, first: int = 1) -> str:
     """The explorer of everything that an explanation holds.
 
     It opens with the first map. Besides the `first` the best by logit are kept, `MOST_CLASSES` in
-    all, or as many as `MAP_BYTES` hold. Logits, biases and residuals are exact; a map's values are within half
-    of its step, 1/65534 of its largest magnitude, or 1/254 for those that fit in bytes only.
+    all, or as many as `MAP_BYTES` hold. Logits, biases and residuals are exact; a map's values are
+    within half of its step, 1/65534 of its largest magnitude, or 1/254 for those that fit in bytes
+    only.
 
     Args:
         explanation: The result.
