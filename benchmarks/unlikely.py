@@ -2,9 +2,9 @@
 
 Usage: python benchmarks/unlikely.py PHOTOS [--model efficientnet_lite0] [--below 0.15]
 
-PHOTOS holds ImageNet photographs called by their synset, as n01443537_goldfish.JPEG. Prints how many
-have a best class of a probability below each of some, and how many of these it gets wrong; that of
---below is where `camtool explain` cautions.
+PHOTOS holds ImageNet photographs called by their synset, as n01443537_goldfish.JPEG. Prints how
+many have a best class of a probability below each of some, and how many of these it gets wrong;
+that of --below is where `camtool explain` cautions.
 """
 
 from __future__ import annotations

@@ -174,7 +174,7 @@ def data(photo: Path, make_picture) -> Path:
     """A list of boxes, and the pictures somewhere else: those of the class "ox" in one folder."""
     folder = photo.parents[1] / "boxes"
     folder.mkdir()
-    rows = [("path", "label", "x0", "y0", "x1", "y1")]
+    rows: list[tuple[object, ...]] = [("path", "label", "x0", "y0", "x1", "y1")]
     for n in range(3):
         (photo.parent / f"{n}.jpg").write_bytes(make_picture(n))
         rows.append((f"{n}.jpg", "ox", 8, 8, 60, 60))
@@ -214,9 +214,9 @@ def test_an_option_changes_what_it_is_about_and_nothing_else(
     files = {"names": names, "other": other}
 
     def explained(*words):
-        words = [files.get(word, word) for word in words]
+        given = [files.get(word, word) for word in words]
         every = [word for index in range(5) for word in ("-t", index)]
-        done = run("explain", photo, "--save", "none", "--json", "-m", tiny, *every, *words)
+        done = run("explain", photo, "--save", "none", "--json", "-m", tiny, *every, *given)
         assert done.exit_code == 0, done.stderr
         return json.loads(done.stdout)["images"][0]["explanations"]
 
