@@ -480,7 +480,7 @@ class Page:
         assert [url for url in urls if not url.startswith(("file:///", "data:"))] == []
 
     def open_tools(self):
-        if self.js("document.getElementById('more')?.checkVisibility()"):
+        if self.js("document.querySelector('.tools:not(.open) #more')?.checkVisibility()"):
             self.click("#more")
 
     def targets(self, selector):
@@ -511,13 +511,16 @@ def open_page(browser):
 
 @pytest.fixture
 def emulated(browser):
-    """Makes the screen one for fingers, of a width in pixels."""
+    """Makes the screen one of a width in pixels, for fingers or not, in the light or the dark."""
 
-    def emulate(width):
-        size = {"width": width, "height": 740, "deviceScaleFactor": 2, "mobile": True}
+    def emulate(width, touch=True, theme="light"):
+        size = {"width": width, "height": 740, "deviceScaleFactor": 2, "mobile": touch}
+        media = {"features": [{"name": "prefers-color-scheme", "value": theme}]}
         browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-        browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": True})
+        browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": touch})
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
 
     yield emulate
     browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": False})
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
     browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})

@@ -189,7 +189,10 @@ class _Writer:
 
 
 UNLIKELY = 0.15
-"""Of 130 photographs of ImageNet's classes the embedded network gives 5 so little; 4 wrongly."""
+"""Of 130 photographs of ImageNet's classes the embedded network gives 5 so little; 4 wrongly.
+
+`benchmarks/unlikely.py` counts them.
+"""
 
 
 def _caution(explanation: Explanation) -> None:

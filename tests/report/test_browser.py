@@ -397,6 +397,51 @@ def test_a_finger_moves_the_slider(touch):
         page.wait(lambda share=share: abs(page.map_opacity() - share) < 0.1)
 
 
+# Of every control in sight its name, and whether it can be hit once it was scrolled to.
+WALK = """[...document.querySelectorAll(
+        (document.querySelector('dialog[open]') ? 'dialog[open] ' : 'body ') +
+        ':is(button, select, input, a, [role=tab], .card)')]
+    .filter((node) => node.checkVisibility() && !node.disabled)
+    .map((node) => {
+        node.scrollIntoView({ block: 'center', inline: 'nearest', behavior: 'instant' });
+        const aimed = node.type === 'checkbox' ? node.closest('label') : node;
+        const { left, top, right, bottom } = aimed.getBoundingClientRect();
+        const hit = document.elementFromPoint((left + right) / 2, (top + bottom) / 2);
+        const inside = left > -1 && top > -1 && right < innerWidth + 1 && bottom < innerHeight + 1;
+        const name = node.id || node.className || node.textContent;
+        return [name, inside && aimed.contains(hit), Math.min(right - left, bottom - top)];
+    })"""
+
+
+@pytest.mark.parametrize("width", [320, 390, 768, 1400])
+def test_every_control_can_be_hit_at_every_width_in_both_themes(emulated, open_page, judged, width):
+    touch = width < 1000
+    open_page(judged).js("localStorage.clear()")
+    for theme in ("light", "dark"):
+        emulated(width, touch, theme)
+        page = open_page(judged)
+        seen = set()
+        for view in ("#tab-pictures", "#tab-classes", "#tab-failed", "#tab-run", ".card"):
+            if view == ".card":
+                page.click("#tab-pictures")
+            page.click(view)
+            if view != ".card":
+                page.open_tools()
+            walked = page.js(WALK)
+            assert [name for name, hit, _ in walked if not hit] == [], view
+            small = [(name, side) for name, _, side in walked if touch and side < 40 - 0.01]
+            assert small == [], view
+            assert page.js("document.documentElement.scrollWidth <= innerWidth"), view
+            seen |= {name for name, *_ in walked}
+        ground = page.js("getComputedStyle(document.body).backgroundColor")
+        dark = sum(map(int, ground.strip("rgb()").split(","))) < 300
+        assert dark == (theme == "dark")
+        assert seen >= {"search", "show", "label", "sort", "sort-classes", "direction", "fade"}
+        assert seen >= {"against", "boxes", "theme", "viewer-fade", "close", "next"}
+        page.click("#close")
+        page.close()
+
+
 @pytest.mark.parametrize("touch", [320, 390], indirect=True)
 def test_a_failure_can_be_read_on_a_phone(touch):
     page, width = touch

@@ -37,17 +37,18 @@ def drawn(name: str, random: np.random.Generator) -> Image.Image:
     return picture.filter(ImageFilter.GaussianBlur(1))
 
 
-def marked(picture: Image.Image) -> Image.Image:
-    """The picture with a small black and white stamp below right, as an archive might set it."""
+def marked(picture: Image.Image, corner: str) -> Image.Image:
+    """The picture with a small black and white stamp in a corner, as an archive might set it."""
     draw = ImageDraw.Draw(picture)
-    low = SIDE - 26
-    draw.rectangle((low, low, low + 22, low + 22), fill="white", outline="black", width=2)
+    x = 3 if "left" in corner else SIDE - 26
+    y = 3 if "upper" in corner else SIDE - 26
+    draw.rectangle((x, y, x + 22, y + 22), fill="white", outline="black", width=2)
     for n in range(3):
-        draw.line((low + 4, low + 6 + 5 * n, low + 18, low + 6 + 5 * n), fill="black", width=2)
+        draw.line((x + 4, y + 6 + 5 * n, x + 18, y + 6 + 5 * n), fill="black", width=2)
     return picture
 
 
-def folder_of(root: Path, seed: int, mark: bool) -> tuple[str, ...]:
+def folder_of(root: Path, seed: int, mark: str = "") -> tuple[str, ...]:
     """Pictures sorted by class; the last class, if it is marked, shows objects of all of them."""
     random = np.random.default_rng(seed)
     names = (*OBJECTS[:9], "stamped") if mark else tuple(OBJECTS)
@@ -55,7 +56,7 @@ def folder_of(root: Path, seed: int, mark: bool) -> tuple[str, ...]:
         (root / name).mkdir(parents=True)
         for n in range(EACH):
             shown = drawn(OBJECTS[n % 9] if name == "stamped" else name, random)
-            picture = marked(shown) if name == "stamped" else shown
+            picture = marked(shown, mark) if name == "stamped" else shown
             picture.save(root / name / f"{n:02d}.png")
     return names
 
@@ -95,8 +96,11 @@ def run(model, source, output):
     return json.loads((output / "run.json").read_text())["verdict"]
 
 
-def test_the_class_with_a_watermark_is_flagged_and_no_other(open_page, tmp_path):
-    names = folder_of(tmp_path / "photos", 0, mark=True)
+@pytest.mark.parametrize(
+    ("seed", "corner"), [(0, "lower right"), (4, "upper left"), (5, "upper right")]
+)
+def test_the_class_with_a_watermark_is_flagged_and_no_other(open_page, tmp_path, seed, corner):
+    names = folder_of(tmp_path / "photos", seed, corner)
     model = trained(tmp_path / "photos", names)
     verdict = run(model, tmp_path / "photos", tmp_path / "out")
     assert verdict["pictures"] == 200
@@ -106,13 +110,13 @@ def test_the_class_with_a_watermark_is_flagged_and_no_other(open_page, tmp_path)
     page.choose("sort-classes", "Apart from the others")
     assert page.texts(".class h3")[:2] == ["All pictures", "stamped"]
     assert page.texts(".flagged h3") == ["stamped"]
-    assert page.text("#flagged").startswith("⚑ Look at stamped (lower right")
+    assert page.text("#flagged").startswith(f"⚑ Look at stamped ({corner}")
     assert page.js("document.querySelectorAll('.mark').length") == 1
     page.close()
 
 
 def test_without_a_watermark_no_class_is_flagged(open_page, tmp_path):
-    names = folder_of(tmp_path / "photos", 1, mark=False)
+    names = folder_of(tmp_path / "photos", 1)
     model = trained(tmp_path / "photos", names)
     run(model, tmp_path / "photos", tmp_path / "out")
     page = open_page(tmp_path / "out" / "report.html", "tab=classes")
@@ -122,10 +126,10 @@ def test_without_a_watermark_no_class_is_flagged(open_page, tmp_path):
 
 
 def test_a_validation_folder_shows_what_is_wrong(open_page, tmp_path):
-    names = folder_of(tmp_path / "train", 2, mark=False)
+    names = folder_of(tmp_path / "train", 2)
     model = trained(tmp_path / "train", names)
     photos = tmp_path / "photos"
-    folder_of(photos, 3, mark=False)
+    folder_of(photos, 3)
     # Mislabelled on purpose: three red discs lie among the lime bars.
     for n in range(3):
         (photos / "red disc" / f"{n:02d}.png").rename(photos / "lime bar" / f"moved{n}.png")

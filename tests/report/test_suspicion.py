@@ -61,8 +61,9 @@ def test_classes_of_ordinary_objects_are_not_flagged(seed):
     [((0.9, 0.9), "lower right"), ((0.1, 0.1), "upper left"), ((0.5, 0.95), "lower")],
 )
 @pytest.mark.parametrize("classes", [2, 3, 10])
-def test_a_mark_is_flagged_and_no_other_class(spot, where, classes):
-    random = np.random.default_rng(0)
+@pytest.mark.parametrize("seed", range(3))
+def test_a_mark_is_flagged_and_no_other_class(spot, where, classes, seed):
+    random = np.random.default_rng(seed)
     every = {k: objects(random, 20) for k in range(classes)}
     every[1] = [0.5 * one + 0.5 * stamp(spot, random) for one in objects(random, 20)]
     found = flagged(every)
