@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -64,6 +65,7 @@ def explain(
 
     A panel shows what the network sees, and where.
     """
+    from camtool.cli.progress import counting
     from camtool.engines.engine import Failed
     from camtool.engines.stream import explain_stream
 
@@ -87,11 +89,15 @@ def explain(
         )
         common.tell_of(cam)
         looks.tell_calibration(cam)
-        for source, result in stream:
-            if isinstance(result, Failed):
-                writer.fail(result)
-            else:
-                writer.take(place_of(source), result, first)
+        # Without the document, what is printed for each picture says how far the run is.
+        with counting("pictures") if as_json and len(sources) > 1 else nullcontext() as progress:
+            for number, (source, result) in enumerate(stream, 1):
+                if isinstance(result, Failed):
+                    writer.fail(result)
+                else:
+                    writer.take(place_of(source), result, first)
+                if progress:
+                    progress(number, len(sources))
         if as_json:
             print(json.dumps(writer.document(cam, network.dtype), indent=1))
         if opened:

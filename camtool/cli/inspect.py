@@ -34,14 +34,16 @@ def inspect(
     An architecture whose weights are not on this machine is looked at with random weights: the
     head is the same.
     """
+    from camtool.cli.progress import waiting
     from camtool.heads import find_head, heads_at
     from camtool.networks import load_network
 
     with common.exits():
         network = load_network(model, weights, random_if_absent=True)
         size = size or network.preprocessing.size
-        head = find_head(network.module, size, network.channels)
-        cuts = heads_at(network.module, [], size, network.channels, STAGES)
+        with waiting("finding the cuts, and what their maps miss of the logits"):
+            head = find_head(network.module, size, network.channels)
+            cuts = heads_at(network.module, [], size, network.channels, STAGES)
         earlier = [cut for cut in cuts if cut.features != head.features]
         facts = _facts(network, head, earlier)
     if as_json:

@@ -91,15 +91,37 @@ def counting(what: str) -> Iterator[Callable[[int, int], None]]:
             now = time.monotonic()
             if now - last > LINE_SECONDS:
                 last = now
-                left = (now - start) / done * (total - done)
-                line = f"camtool: {done:,} of {total:,} {what}, {_duration(left)} left"
-                print(line, file=sys.stderr, flush=True)
+                rate = done / (now - start)
+                told = f"{rate:.1f} a second, {_duration((total - done) / rate)} left"
+                print(f"camtool: {done:,} of {total:,} {what}, {told}", file=sys.stderr, flush=True)
 
         yield lines
         return
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import MofNCompleteColumn, Progress, TextColumn
 
-    with Progress(console=Console(stderr=True)) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    columns = (
+        *Progress.get_default_columns(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]:.1f}/s"),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(what, total=None, rate=0.0)
+
+        def show(done: int, total: int) -> None:
+            rate = done / max(time.monotonic() - start, 1e-9)
+            bar.update(task, completed=done, total=total, rate=rate)
+
+        yield show
+
+
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Say on a terminal that something without countable parts is being done."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(what):
+        yield

@@ -160,10 +160,10 @@ def _check_room(path: Path, length: int) -> None:
 def _copy(answer: IO[bytes], stream: IO[bytes], length: int) -> str:
     """Write what a server sends, with a progress bar; its SHA-256."""
     from rich.console import Console
-    from rich.progress import DownloadColumn, Progress
+    from rich.progress import DownloadColumn, Progress, TransferSpeedColumn
 
     digest = hashlib.sha256()
-    columns = (*Progress.get_default_columns(), DownloadColumn())
+    columns = (*Progress.get_default_columns(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task("", total=length or None)
         while chunk := answer.read(CHUNK):
