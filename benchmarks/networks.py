@@ -77,16 +77,18 @@ class Found:
         return cells
 
 
-def measure(name: str) -> Found:
-    """Find the head of a network with random weights, and see from outside whether its maps add up.
+def measure(module: nn.Module, size: int) -> Found:
+    """Find the head of a network, and see from outside whether its maps add up.
+
+    Args:
+        module: The network, in evaluation mode.
+        size: Side of its input.
 
     Raises:
-        ModelError: There is no such network, or it has no head.
+        HeadError: It has none.
     """
-    network = load_network(name, "random")
-    module, size = network.module, network.preprocessing.size
     head = find_head(module, size)
-    taken, method = find_method("auto", head)
+    name, method = find_method("auto", head)
     inputs = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         logits: Tensor = head.forward(module, module, inputs).network(inputs)
@@ -95,7 +97,7 @@ def measure(name: str) -> Found:
     enough = first[1] <= MORE.tolerance
     more = first if enough else _missed(head, module, inputs, logits, method, MORE)
     steps, residuals = (first[0], more[0]), (first[1], more[1])
-    return Found(head.kind, taken, head.features, head.shape, steps, residuals)
+    return Found(head.kind, name, head.features, head.shape, steps, residuals)
 
 
 @torch.no_grad()
@@ -112,6 +114,16 @@ def _missed(
     maps, bias, steps = method(forward, classes, settings)
     missing = (logits.gather(1, classes) - maps.mean((2, 3)) - bias).abs().amax(1)
     return steps, float((missing / (logits.amax(1) - logits.amin(1))).max())
+
+
+def measured(name: str) -> Found:
+    """`measure` a network by name, with random weights.
+
+    Raises:
+        ModelError: There is no such network, or it has no head.
+    """
+    network = load_network(name, "random")
+    return measure(network.module, network.preprocessing.size)
 
 
 def names() -> Iterator[str]:
@@ -132,7 +144,7 @@ def main() -> None:
     print(f"| {' | '.join(COLUMNS)} |\n|{' --- |' * len(COLUMNS)}")
     for name in chosen or names():
         try:
-            found = measure(name)
+            found = measured(name)
             worst.setdefault(found.kind, []).append(max(found.residuals))
             cells = found.cells()
         except ModelError as error:
