@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
-from functools import wraps
+from functools import cached_property, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NoReturn, get_args, get_type_hints
 
@@ -307,23 +307,30 @@ class LookOptions:
         return Views(kinds, look, boxes, threshold, f".{picture}", rule)
 
     def _cut(self) -> tuple[Rule, float]:
-        """Rule and threshold of the boxes; a file that does not say is wrong usage."""
+        """Rule and threshold of the boxes."""
         if self.calibration is None:
             return self.threshold_rule, self.threshold
+        return self._calibrated[:2]
+
+    @cached_property
+    def _calibrated(self) -> tuple[Rule, float, dict[str, Any]]:
+        """Rule, threshold, and the model that they were chosen for; wrong usage if unreadable."""
+        assert self.calibration is not None
         try:
             found = json.loads(self.calibration.read_text(encoding="utf-8"))
             rule, threshold = found["threshold_rule"], float(found["threshold"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            model = dict(found.get("model", {}))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             reason = getattr(error, "strerror", None) or "not what --calibrate writes"
             usage(f"{self.calibration} can't be used: {reason}")
         if rule not in get_args(Rule) or not 0 <= threshold <= 1:
             usage(f"{self.calibration} can't be used: no such rule or threshold")
-        return rule, threshold
+        return rule, threshold, model
 
     def tell_calibration(self, cam: CamModel) -> None:
         """Say where thresholds were chosen for other maps than those of a model."""
         if self.calibration is not None:
-            known = json.loads(self.calibration.read_text(encoding="utf-8")).get("model", {})
+            known = self._calibrated[2]
             now = {"name": cam.network.name, "method": cam.method, "layer": cam.layer}
             if any(known.get(name) != value for name, value in now.items()):
                 of = ", ".join(str(known.get(name)) for name in now)

@@ -6,8 +6,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from camtool.folder.run import Summary
+if TYPE_CHECKING:
+    from camtool.folder.run import Summary
 
 LINE_SECONDS = 10.0
 

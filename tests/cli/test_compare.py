@@ -225,7 +225,14 @@ def test_a_calibration_of_other_maps_is_told(calibration, tiny, data):
 
 @pytest.mark.parametrize(
     "content",
-    [None, "no json", "[]", '{"threshold": 0.2}', '{"threshold_rule": "x", "threshold": 1}'],
+    [
+        None,
+        "no json",
+        "[]",
+        '{"threshold": 0.2}',
+        '{"threshold_rule": "x", "threshold": 1}',
+        '{"threshold_rule": "max", "threshold": 0.2, "model": 3}',
+    ],
 )
 def test_a_calibration_that_is_none_is_refused(tiny, data, tmp_path, content):
     file = tmp_path / "cut.json"
