@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +25,7 @@ from camtool.evaluate.faithfulness import (
 )
 from camtool.evaluate.predictions import Prediction
 from camtool.evaluate.sanity import rank_correlation
-from camtool.evaluate.ways import Way, at_size
+from camtool.evaluate.ways import Way, at_size, seed_of
 from camtool.images import ImageError
 from camtool.model import CamModel, probabilities_of
 from camtool.prepared import Prepared
@@ -102,7 +101,7 @@ class Bench:
     def _measured(self, record: Record, prepared: Prepared) -> Measured:
         inputs = self.judge.inputs([prepared])
         logits = self.judge.forward(inputs).logits[0].cpu().numpy()
-        answer, seed = int(logits.argmax()), _seed(inputs)
+        answer, seed = int(logits.argmax()), seed_of(inputs)
         classes = [answer, _other(answer, len(logits), seed)]
         if self._asked("localization"):
             classes.append(int(record.label))
@@ -152,10 +151,6 @@ class _Faithful:
         again = scaled(way.heat(inputs * torch.from_numpy(map_).to(inputs), self._answer))
         whole = adcc(found["drop"], coherency(again, map_), complexity(map_))
         return {**found, "adcc": whole}
-
-
-def _seed(inputs: Tensor) -> int:
-    return zlib.crc32(inputs.float().cpu().numpy().tobytes())
 
 
 def _other(answer: int, classes: int, seed: int) -> int:

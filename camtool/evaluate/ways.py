@@ -88,8 +88,12 @@ def _repeated(make: Callable[[Tensor], FloatMap], inputs: Tensor, classes: Seque
 def random_map(stride: int, inputs: Tensor) -> FloatMap:
     """Uniform noise as coarse as the network's maps, [h,w]; the same for the same input."""
     height, width = (max(1, side // stride) for side in inputs.shape[2:])
-    seed = zlib.crc32(inputs.float().cpu().numpy().tobytes())
-    return np.random.default_rng(seed).random((height, width), dtype=np.float32)
+    return np.random.default_rng(seed_of(inputs)).random((height, width), dtype=np.float32)
+
+
+def seed_of(inputs: Tensor) -> int:
+    """The same for the same input, so that what is random hangs on nothing else."""
+    return zlib.crc32(inputs.float().cpu().numpy().tobytes())
 
 
 def edges(inputs: Tensor) -> FloatMap:

@@ -19,18 +19,8 @@ METHODS = "cam,gradcam,eigencam"
 
 
 @pytest.fixture
-def data(tmp_path, make_picture) -> Path:
-    """Pictures of a class that the tiny network has, with a box each, and one without."""
-    folder = tmp_path / "data" / "cat"
-    folder.mkdir(parents=True)
-    rows: list[tuple[object, ...]] = [("path", "x0", "y0", "x1", "y1")]
-    for n in range(4):
-        (folder / f"{n}.jpg").write_bytes(make_picture(n))
-        rows.append((f"cat/{n}.jpg", 8 * n, 4, 8 * n + 40, 60))
-    rows.append(("cat/gone.jpg", 0, 0, 8, 8))
-    with (folder.parent / "boxes.csv").open("w", newline="") as file:
-        csv.writer(file).writerows(rows)
-    return folder.parent
+def data(boxed) -> Path:
+    return boxed(4)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 import sys
@@ -19,18 +18,8 @@ from camtool.evaluate.figures import TITLES
 
 
 @pytest.fixture
-def data(tmp_path, make_picture) -> Path:
-    """Six pictures of a class that the tiny network has, with a box each, and one without."""
-    folder = tmp_path / "data" / "cat"
-    folder.mkdir(parents=True)
-    rows: list[tuple[object, ...]] = [("path", "x0", "y0", "x1", "y1")]
-    for n in range(6):
-        (folder / f"{n}.jpg").write_bytes(make_picture(n))
-        rows.append((f"cat/{n}.jpg", 8 * n, 4, 8 * n + 40, 60))
-    rows.append(("cat/gone.jpg", 0, 0, 8, 8))
-    with (folder.parent / "boxes.csv").open("w", newline="") as file:
-        csv.writer(file).writerows(rows)
-    return folder.parent
+def data(boxed) -> Path:
+    return boxed(6)
 
 
 @pytest.fixture
