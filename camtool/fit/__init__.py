@@ -1,0 +1,1 @@
+"""Heads for one's own classes, and what heads are worth."""
