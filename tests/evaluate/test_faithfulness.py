@@ -44,18 +44,18 @@ def quarter(side: int = 16) -> np.ndarray:
 def test_deletion_and_insertion_of_a_network_that_can_be_computed_by_hand():
     subject = Subject.of(torch.ones(1, 3, 16, 16), corner)
     found = faithfulness(subject, quarter())
-    # Of 8 parts the first two are the quarter: 1, 1/2, 0, 0, ... are left.
-    assert found["deletion"] == pytest.approx((0.5 + 0.5) / 8)
+    # The first of 5 parts is 51 of the quarter's 64 pixels, the second takes the rest.
+    assert found["deletion"] == pytest.approx((0.5 + 13 / 64) / 5)
     edge = corner(subject.blurred).item()
-    back = [edge, (edge_half(subject) + 1) / 2, 1, 1, 1, 1, 1, 1, 1]
+    back = [edge, (51 + last_of_quarter(subject)) / 64, 1, 1, 1, 1]
     assert found["insertion"] == pytest.approx(area_under(back), abs=1e-6)
     assert found["drop"] == 0
     assert found["increase"] == 0
 
 
-def edge_half(subject: Subject) -> float:
-    """Mean of the lower half of the blurred quarter."""
-    return subject.blurred[:, :, 4:8, :8].mean().item()
+def last_of_quarter(subject: Subject) -> float:
+    """Sum of the last 13 pixels of the blurred quarter, row by row."""
+    return subject.blurred[0, 0, :8, :8].flatten()[51:].sum().item()
 
 
 def test_a_map_of_the_wrong_place_does_worse_in_everything():
