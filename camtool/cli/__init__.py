@@ -13,6 +13,7 @@ from camtool.cli import common
 from camtool.cli.batch import batch
 from camtool.cli.evaluate import evaluate
 from camtool.cli.explain import explain
+from camtool.cli.export import export
 from camtool.cli.help import Command, examples
 from camtool.cli.inspect import inspect
 from camtool.cli.weights import weights
@@ -46,6 +47,10 @@ _EXAMPLES = {
         "camtool evaluate photos/ --format folder --method cam,layercam --metrics sanity",
     ),
     inspect: ("camtool inspect", "camtool inspect timm/convnext_tiny --json"),
+    export: (
+        "camtool export efficientnet_lite0 -o model.onnx",
+        "camtool export -m resnet50 -o model.onnx --pixels --fit squash -t tabby",
+    ),
 }
 for command, lines in _EXAMPLES.items():
     app.command(cls=Command, epilog=examples(*lines))(command)

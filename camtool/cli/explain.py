@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +29,8 @@ def explain(
     paths: Annotated[
         list[str],
         typer.Argument(
-            help="Pictures: files, folders, quoted patterns, http(s) addresses, or - for stdin.",
+            help="Pictures or videos: files; of pictures also folders, quoted patterns, http(s) "
+            "addresses, or - for stdin.",
             metavar="PATH...",
         ),
     ],
@@ -66,6 +68,7 @@ def explain(
     A panel shows what the network sees, and where.
     """
     from camtool.cli.progress import counting
+    from camtool.clips import is_clip
     from camtool.engines.engine import Failed
     from camtool.engines.stream import explain_stream
 
@@ -79,6 +82,9 @@ def explain(
         writer = _Writer(output, len(sources), views, as_json)
         cam = network.load()
         targets = _targets(target, versus)
+        clips = [source for source in sources if is_clip(source)]
+        sources = [source for source in sources if not is_clip(source)]
+        writer.explain_clips(cam, clips, targets, batch_size)
         first = len(targets) if targets else topk
         if "html" in views.kinds:
             targets, topk, batch_size = _with_every_class(cam, targets, topk, batch_size)
@@ -151,6 +157,7 @@ class _Writer:
         self._views = views
         self._quiet = quiet
         self.images: list[dict[str, Any]] = []
+        self.clips: list[dict[str, Any]] = []
         self.failed: list[dict[str, str]] = []
         self.first: str | None = None
 
@@ -181,6 +188,28 @@ class _Writer:
         if not self._quiet:
             _print_table(record, files)
 
+    def explain_clips(
+        self,
+        cam: CamModel,
+        clips: Sequence[Path],
+        targets: Sequence[Target] | None,
+        batch_size: int,
+    ) -> None:
+        """Explain videos, before the pictures."""
+        from camtool.cli.clip import explain_clips, tell
+
+        if clips and self._named is not None:
+            common.usage(f"--output {self._named} names a picture; give a folder for a video")
+        done, failed = explain_clips(
+            cam, clips, self._places.base, self._views, targets, batch_size
+        )
+        self.failed += failed
+        self.clips += done
+        for record in done:
+            self.first = self.first or record["files"]["clip"]
+            if not self._quiet:
+                tell(record)
+
     def document(self, cam: CamModel, dtype: str) -> dict[str, Any]:
         from camtool import __version__
 
@@ -190,6 +219,7 @@ class _Writer:
             "dtype": dtype,
             "model": cam.describe(),
             "images": self.images,
+            **({"clips": self.clips} if self.clips else {}),
             "failed": self.failed,
         }
 

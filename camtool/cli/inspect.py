@@ -43,7 +43,8 @@ def inspect(
         size = size or network.preprocessing.size
         with waiting("finding the cuts, and what their maps miss of the logits"):
             head = find_head(network.module, size, network.channels)
-            cuts = heads_at(network.module, [], size, network.channels, STAGES)
+            given = head.kind == "given"
+            cuts = [] if given else heads_at(network.module, [], size, network.channels, STAGES)
         earlier = [cut for cut in cuts if cut.features != head.features]
         facts = _facts(network, head, earlier)
     if as_json:

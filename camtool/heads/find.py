@@ -13,12 +13,13 @@ from torch import Tensor, nn
 
 from camtool.errors import HeadError
 from camtool.heads.general import TailHead
+from camtool.heads.given import GivenHead
 from camtool.heads.head import Head, PooledHead, Read, Seen
 from camtool.heads.linear import LinearHead
 from camtool.heads.maps import MapsHead
 from camtool.heads.watch import Names, PoolWatch, logits_of, run
 
-KINDS: list[type[Head]] = [MapsHead, LinearHead, TailHead]
+KINDS: list[type[Head]] = [GivenHead, MapsHead, LinearHead, TailHead]
 """The kinds of heads, in the order in which they are tried; the last one's refusal is told."""
 
 _HALF = {torch.float16, torch.bfloat16}
@@ -63,6 +64,8 @@ def heads_at(
             from it.
     """
     with watched(module, size, channels) as seen:
+        if hasattr(seen.module, "class_maps"):
+            raise HeadError("the network gives its maps itself, and nothing of what is before them")
         if layers:
             return [TailHead.at_layer(seen, layer) for layer in layers]
         return TailHead.at_stages(seen, stages)

@@ -140,6 +140,25 @@ def _gauss_gradients(
     return total, none, full
 
 
+def jacobian(tail: Continuation, features: Tensor, at_once: int = 64) -> tuple[Tensor, Tensor]:
+    """The matrix and the bias of a tail that is affine in the mean of the feature maps.
+
+    Args:
+        tail: What follows the cut; statistics of normalizations are held at those of the maps.
+        features: float32 [1,C,h,w].
+        at_once: Classes whose gradients are in memory at once.
+
+    Returns:
+        float32 [classes,C] and [classes]: logits = matrix @ features.mean((2, 3)) + bias.
+    """
+    none = _along(tail, features, (0.0, 1.0), {})[1].detach()[0]
+    parts = [
+        _gauss_gradients(tail, features, some[None], 1)[0][0].sum((2, 3))
+        for some in torch.split(torch.arange(none.shape[1], device=features.device), at_once)
+    ]
+    return torch.cat(parts), none[0]
+
+
 def _secant_gradients(
     tail: Continuation, features: Tensor, classes: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:

@@ -40,15 +40,15 @@ def find_method(name: str, head: Head) -> tuple[str, Method]:
     """The name and the method of a name.
 
     Args:
-        name: "auto" is the class activation map where a linear layer follows the pooling, else
-            the integrated map.
+        name: "auto" is the class activation map where a linear layer follows the pooling, or the
+            network gives its class maps itself; else the integrated map.
         head: Of the network.
 
     Raises:
         ModelError: There is none of that name; lists what there is.
     """
     if name == AUTO:
-        name = "cam" if head.kind in ("linear", "maps") else "integrated"
+        name = "cam" if head.kind in ("linear", "maps", "given") else "integrated"
     if name not in METHODS:
         raise ModelError(f"method {name!r} is none of {', '.join([AUTO, *METHODS])}")
     return name, METHODS[name]

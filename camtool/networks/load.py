@@ -15,6 +15,7 @@ from camtool.errors import ModelError
 from camtool.networks import (
     checkpoint,
     embedded,
+    graph,
     hub,
     huggingface,
     modules,
@@ -33,7 +34,7 @@ AUTO = "auto"
 RESNET50_FILES = "CAMTOOL_WEIGHTS"
 """Environment variable: a file with ResNet-50's weights, or a folder that holds one."""
 
-SOURCES: list[Source] = [embedded, timm, huggingface, torchvision, checkpoint]
+SOURCES: list[Source] = [embedded, timm, huggingface, torchvision, graph, checkpoint]
 """Where networks come from, in the order in which they are asked whether a name is theirs."""
 
 

@@ -21,7 +21,7 @@ from camtool.networks import modules
 
 NETWORK = (
     "--model --weights --labels --method --layer --steps --activation --fit --size --mean --std "
-    "--interpolation --dtype"
+    "--dtype --interpolation"
 )
 LOOK = (
     "--threshold --threshold-rule --signed --colormap --opacity --normalize --full-scale --smooth"
@@ -57,11 +57,17 @@ SEEN: dict[str, dict[str, str]] = {
         "evaluate": f"{NETWORK} --images --limit"
     },
     "cli/test_options.py::test_what_can_not_be_had_is_refused": dict.fromkeys(
-        ("explain", "batch", "evaluate"), "--exact --offline --device"
+        ("explain", "batch", "evaluate", "export"), "--exact --offline --device"
     ),
     "cli/test_options.py::test_one_of_several_outputs_is_explained": dict.fromkeys(
-        ("explain", "batch", "evaluate"), "--logits"
+        ("explain", "batch", "evaluate", "export"), "--logits"
     ),
+    "export/test_export.py::test_the_command_takes_all_options_of_a_network": {
+        "export": NETWORK.replace("--dtype ", "") + " --output"
+    },
+    "export/test_export.py::test_the_command_and_what_it_refuses": {
+        "export": "--dtype --target --json --pixels"
+    },
     "cli/test_options.py::test_larger_pictures_are_refused": dict.fromkeys(
         ("explain", "batch", "evaluate"), "--max-pixels"
     ),
@@ -278,22 +284,21 @@ def test_evaluate_makes_of_all_options_what_explain_makes(data, other, names, tm
 
 @pytest.fixture
 def invoke(photo, data, names, tmp_path):
-    """Each of three commands on the same pictures: its name and options to the result."""
-    rest = {
-        "explain": ("--json", "--save", "none"),
-        "batch": ("-o", tmp_path / "out", "--results", "jsonl", "--save", "none"),
-        "evaluate": ("--format", "csv", "--images", photo.parent, "--json"),
+    """A command, most on the same pictures: its name and options to the result."""
+    rest: dict[str, tuple[object, ...]] = {
+        "explain": (photo, "--json", "--save", "none"),
+        "batch": (photo, "-o", tmp_path / "out", "--results", "jsonl", "--save", "none"),
+        "evaluate": (data, "--format", "csv", "--images", photo.parent, "--json"),
+        "export": ("-o", tmp_path / "out" / "net.pt2", "--json"),
     }
-    sources = {"explain": photo, "batch": photo, "evaluate": data}
-    return lambda command, *words: run(
-        command, sources[command], *rest[command], "--labels", names, *words
-    )
+    return lambda command, *words: run(command, *rest[command], "--labels", names, *words)
 
 
 COMMANDS = pytest.mark.parametrize("command", ["explain", "batch", "evaluate"])
+WITH_EXPORT = pytest.mark.parametrize("command", ["explain", "batch", "evaluate", "export"])
 
 
-@COMMANDS
+@WITH_EXPORT
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
@@ -328,7 +333,7 @@ class Several(torch.nn.Module):
         return {"two": self.two(pooled), "five": self.five(pooled)}
 
 
-@COMMANDS
+@WITH_EXPORT
 def test_one_of_several_outputs_is_explained(invoke, command, monkeypatch, tmp_path) -> None:
     monkeypatch.setattr("camtool.loading.before_download", lambda *_, **__: None)
     network = modules.given(Several().eval())

@@ -1,0 +1,322 @@
+"""Graphs give what the network gives, wherever they run; and what can't be one is refused."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from typer.testing import CliRunner
+
+import camtool
+from camtool.cli import app
+from camtool.errors import ModelError
+from camtool.export import ExportError, MapGraph, export_model
+from camtool.heads.path import jacobian
+
+CLASSES, CHANNELS = 5, 8
+
+
+class Net(nn.Module):
+    """Two convolutions of stride 4, and a head that each test brings along."""
+
+    def __init__(self, head):
+        super().__init__()
+        torch.manual_seed(0)
+        self.body = nn.Sequential(
+            nn.Conv2d(3, CHANNELS, 3, 2, 1),
+            nn.ReLU(),
+            nn.Conv2d(CHANNELS, CHANNELS, 3, 2, 1),
+            nn.ReLU(),
+        )
+        self.fc, self.second = nn.Linear(CHANNELS, CLASSES), nn.Linear(CLASSES, CLASSES)
+        self.norm = nn.LayerNorm(CHANNELS)
+        nn.init.normal_(self.norm.weight, 1, 0.3)
+        nn.init.normal_(self.norm.bias)
+        self.head = head
+
+    def forward(self, x):
+        return self.head(self, self.body(x))
+
+
+HEADS = {
+    "linear": lambda s, f: s.fc(f.mean((2, 3))),
+    "no bias": lambda s, f: F.linear(f.mean((2, 3)), s.fc.weight),
+    "maps": lambda s, f: s.fc(f.permute(0, 2, 3, 1)).mean((1, 2)),
+    "two linears": lambda s, f: s.second(s.fc(f.mean((2, 3)))),
+    "layer norm": lambda s, f: s.fc(s.norm(f.mean((2, 3)))),
+    "RMS norm": lambda s, f: s.fc(F.rms_norm(f.mean((2, 3)), (CHANNELS,))),
+    "cosine": lambda s, f: 9 * F.linear(F.normalize(f.mean((2, 3))), F.normalize(s.fc.weight)),
+}
+REFUSED = {
+    "nonlinear": (lambda s, f: s.second(s.fc(f.mean((2, 3))).tanh()), "is nonlinear"),
+    "positional": (lambda s, f: s.fc(F.adaptive_avg_pool2d(f, 2)[..., 0, 1]), "graph differs"),
+}
+
+
+def model_of(head, **options):
+    spec = camtool.Preprocessing(size=32, mean=(0.5,) * 3, std=(0.25,) * 3)
+    return camtool.load(
+        Net(head),
+        labels=["ape", "bee", "cat", "dog", "elk"],
+        preprocessing=spec,
+        device="cpu",
+        **options,
+    )
+
+
+@pytest.fixture(scope="module")
+def linear(tmp_path_factory):
+    """A model, and its graph."""
+    path = tmp_path_factory.mktemp("graph") / "net.onnx"
+    model = model_of(HEADS["linear"])
+    export_model(model, path)
+    return model, path
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_a_graph_gives_the_logits_and_maps_that_add_up(name):
+    model = model_of(HEADS[name])
+    inputs = torch.randn(3, 3, 32, 44)
+    with torch.no_grad():
+        logits, maps = MapGraph(model)(inputs)
+    for found, own, each in zip(
+        model.explain_tensor(inputs, [list(range(CLASSES))] * 3), logits, maps, strict=True
+    ):
+        spread = np.ptp(found.all_logits)
+        assert np.abs(found.all_logits - own.numpy()).max() <= 1e-5 * spread
+        # Another order of sums, and the factor of a picture from its logits.
+        assert np.abs(found.maps - each.numpy()).max() <= 1e-5 * np.ptp(found.maps)
+        assert np.abs(each.mean((1, 2)).numpy() + found.bias - found.logits).max() <= 1e-5 * spread
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_heads_whose_maps_are_no_matrix_are_refused(name, tmp_path):
+    head, reason = REFUSED[name]
+    with pytest.raises(ExportError, match=reason):
+        export_model(model_of(head), tmp_path / "net.onnx")
+    assert not [*tmp_path.iterdir()]
+
+
+def test_what_else_can_not_be_exported_is_refused(tmp_path):
+    model = model_of(HEADS["linear"])
+    with pytest.raises(ExportError, match=r"called \.onnx or \.pt2"):
+        export_model(model, tmp_path / "net.pb")
+    with pytest.raises(ExportError, match="method gradcam"):
+        export_model(model_of(HEADS["linear"], method="gradcam"), tmp_path / "net.onnx")
+    with pytest.raises(ExportError, match="float32"):
+        export_model(model_of(HEADS["linear"], dtype="bfloat16"), tmp_path / "net.onnx")
+
+
+def test_a_network_that_reads_values_can_not_be_traced(tmp_path):
+    model = model_of(lambda s, f: s.fc(f.mean((2, 3))) * (1 if f.sum().item() > -1e9 else 2))
+    with pytest.raises(ExportError, match=r"can't be traced by torch\.export"):
+        export_model(model, tmp_path / "net.pt2")
+
+
+def test_a_jacobian_is_the_matrix_of_an_affine_tail():
+    weight, bias = torch.randn(5, 3), torch.randn(5)
+
+    def tail(maps, held=None, secant=False):
+        return maps.mean((2, 3)) @ weight.T + bias
+
+    found, offset = jacobian(tail, torch.randn(1, 3, 4, 2), at_once=2)
+    assert torch.allclose(found, weight, atol=1e-6)
+    assert torch.equal(offset, bias)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["layer norm", "two linears", "maps"])
+@pytest.mark.parametrize("suffix", [".onnx", ".pt2"])
+def test_written_graphs_agree_with_the_network(name, suffix, tmp_path):
+    done = export_model(model_of(HEADS[name]), tmp_path / f"net{suffix}")
+    assert done.error <= 1e-5
+    assert done.dynamic
+    # Batches and sizes other than the one that was traced are among those compared.
+    assert {len(done.shapes), len(set(done.shapes))} == {5}
+    assert [*tmp_path.iterdir()] == [done.path]
+
+
+@pytest.mark.slow
+def test_a_graph_says_what_it_is(linear):
+    import onnx
+
+    model, path = linear
+    document = onnx.load(path)
+    onnx.checker.check_model(document)
+    sizes = {
+        value.name: [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        for value in (*document.graph.input, *document.graph.output)
+    }
+    assert sizes == {
+        "input": ["batch", 3, "height", "width"],
+        "logits": ["batch", CLASSES],
+        "maps": ["batch", CLASSES, "map_height", "map_width"],
+    }
+    facts = json.loads({one.key: one.value for one in document.metadata_props}["camtool"])
+    assert facts["labels"] == list(model.labels)
+    assert facts["network"]["head"]["kind"] == "linear"
+    assert facts["network"]["head"]["max_error"] <= 1e-5
+    assert facts["preprocessing"]["mean"] == [0.5] * 3
+
+
+ALONE = """
+import sys
+import cv2, numpy as np, onnxruntime
+session = onnxruntime.InferenceSession(sys.argv[1])
+picture = cv2.imread(sys.argv[2])[..., ::-1]
+inputs = ((picture / np.float32(255) - np.float32(0.5)) / np.float32(0.25)).transpose(2, 0, 1)
+logits, maps = session.run(["logits", "maps"], {"input": inputs[None]})
+best = int(logits[0].argmax())
+heat = cv2.resize(maps[0, best], picture.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+_, _, found, _ = cv2.connectedComponentsWithStats(
+    (heat >= 0.2 * heat.max()).astype(np.uint8), connectivity=8
+)
+assert "torch" not in sys.modules
+print(best, sorted([int(x), int(y), int(x + w), int(y + h)] for x, y, w, h, _ in found[1:]))
+"""
+
+
+@pytest.mark.slow
+def test_a_graph_alone_gives_the_boxes_that_camtool_gives(linear, make_picture, tmp_path):
+    from PIL import Image
+
+    model, path = linear
+    (tmp_path / "whole.png").write_bytes(make_picture(4, "PNG"))
+    picture = tmp_path / "picture.png"
+    # Of the network's own size, so that nothing is resized.
+    Image.open(tmp_path / "whole.png").resize((44, 32)).save(picture)
+    found = model.explain(picture)
+    assert found.geometry.input == (32, 44)
+    said = subprocess.run(
+        [sys.executable, "-c", ALONE, path, picture], capture_output=True, text=True, check=True
+    )
+    boxes = sorted([list(map(int, box)) for box in found.boxes(threshold=0.2)])
+    assert said.stdout.strip() == f"{found.indices[0]} {boxes}"
+
+
+@pytest.mark.slow
+def test_camtool_runs_a_graph_as_it_runs_the_network(linear, make_picture):
+    model, path = linear
+    graph = camtool.load(path, device="cpu")
+    assert graph.labels == model.labels
+    assert graph.method == "cam"
+    assert graph.head.exact
+    for one, other in zip(
+        *(
+            each.explain_batch([make_picture(n) for n in range(3)], topk=2)
+            for each in (model, graph)
+        ),
+        strict=True,
+    ):
+        assert one.labels == other.labels
+        assert np.allclose(one.maps, other.maps, atol=1e-5 * np.ptp(one.maps))
+        assert np.allclose(one.bias, other.bias, atol=1e-5)
+        assert one.boxes() == other.boxes()
+        assert other.exact
+
+
+@pytest.mark.slow
+def test_pixels_are_normalised_inside(tmp_path):
+    import onnxruntime
+
+    model = model_of(HEADS["linear"])
+    done = export_model(model, tmp_path / "net.onnx", pixels=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 40, 32, 3), np.uint8)
+    logits, maps = onnxruntime.InferenceSession(done.path).run(
+        ["logits", "maps"], {"input": pixels}
+    )
+    for picture, own, each in zip(pixels, logits, maps, strict=True):
+        found = model.explain(picture, targets=list(range(CLASSES)))
+        assert np.allclose(found.all_logits, own, atol=1e-5)
+        assert np.allclose(found.maps, each, atol=1e-5 * np.ptp(found.maps))
+    graph = camtool.load(done.path, device="cpu")
+    again = graph.explain(pixels[0], targets=list(range(CLASSES)))
+    assert np.allclose(again.maps, maps[0], atol=1e-5 * np.ptp(maps[0]))
+
+
+@pytest.mark.slow
+def test_the_command_and_what_it_refuses(tiny, tmp_path, monkeypatch):
+    def run(*words):
+        return CliRunner().invoke(app, [str(word) for word in words])
+
+    path = tmp_path / "some.onnx"
+    done = run("export", tiny, "-o", path, "--target", "cat", "-t", "dog", "--pixels", "--json")
+    assert done.exit_code == 0, done.output
+    said = json.loads(done.stdout)
+    assert said["error"] <= 1e-5
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path)
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), np.uint8)
+    logits, maps = session.run(["logits", "maps"], {"input": pixels})
+    assert (logits.shape, maps.shape[1]) == ((1, 5), 2)
+    found = camtool.load(tiny, device="cpu").explain(pixels[0], targets=["cat", "dog"])
+    assert np.allclose(found.maps, maps[0], atol=1e-5 * np.ptp(found.maps))
+
+    assert "export it without --target" in run("inspect", path).output
+    half = run("export", tiny, "-o", path, "--dtype", "bfloat16")
+    assert (half.exit_code, "in float32" in half.output) == (3, True)
+    twice = run("export", tiny, "-m", tiny, "-o", path)
+    assert (twice.exit_code, "named twice" in twice.output) == (2, True)
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    assert "camtool[onnx]" in str(run("export", tiny, "-o", path).exception)
+
+
+@pytest.mark.slow
+def test_the_command_takes_all_options_of_a_network(tmp_path):
+    import onnx
+
+    from camtool.networks import torchvision as zoo
+
+    weights, names = tmp_path / "other.pth", tmp_path / "names.txt"
+    torch.save(zoo.random_module("squeezenet1_1", 3).state_dict(), weights)
+    names.write_text("wolf\npig\nox")
+    options = {
+        **{"--model": "squeezenet1_1", "--weights": weights, "--labels": names, "--fit": "squash"},
+        **{"--size": 64, "--mean": ".4,.5,.6", "--std": ".2,.3,.4", "--interpolation": "nearest"},
+        **{"--method": "integrated", "--layer": "classifier.2", "--steps": 1},
+        **{"--activation": "none", "--output": tmp_path / "net.onnx"},
+    }
+    words = [str(word) for pair in options.items() for word in pair]
+    done = CliRunner().invoke(app, ["export", *words])
+    assert done.exit_code == 0, done.output
+    assert "any number of pictures\n" in done.stdout
+    (said,) = onnx.load(tmp_path / "net.onnx").metadata_props
+    facts = json.loads(said.value)
+    network = facts["network"]
+    assert (facts["labels"], facts["fit"]) == (["wolf", "pig", "ox"], "squash")
+    assert (network["method"], network["layer"]) == ("integrated", "classifier.2")
+    assert (network["steps"], network["activation"]) == (1, "none")
+    assert facts["preprocessing"] == {
+        **{"size": 64, "mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.4]},
+        **{"interpolation": "nearest", "resize": 73},
+    }
+
+
+@pytest.mark.slow
+def test_graphs_that_are_none_of_ours_or_damaged_are_refused_in_a_line(linear, tmp_path):
+    import onnx
+
+    _, path = linear
+    cut = tmp_path / "cut.onnx"
+    cut.write_bytes(path.read_bytes()[:900])
+    with pytest.raises(ModelError, match="ONNX Runtime can't load it"):
+        camtool.load(cut)
+    foreign = tmp_path / "foreign.onnx"
+    document = onnx.load(path)
+    del document.metadata_props[:]
+    onnx.save(document, foreign)
+    with pytest.raises(ModelError, match="export the network with camtool export"):
+        camtool.load(foreign)
+    onnx.helper.set_model_props(document, {"camtool": '{"network": 3}'})
+    onnx.save(document, foreign)
+    with pytest.raises(ModelError, match="is damaged"):
+        camtool.load(foreign)
+    with pytest.raises(ModelError, match="nothing of what is before"):
+        camtool.load(path, layer="body")
