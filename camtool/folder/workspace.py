@@ -15,7 +15,7 @@ from camtool.files import make_folders, write_atomically
 from camtool.folder.discovery import Picture
 from camtool.folder.entry import Explained
 from camtool.folder.journal import Journal, read_entries
-from camtool.folder.names import HIDDEN, RESULTS, THUMBNAILS, folders_of
+from camtool.folder.names import HIDDEN, RESULTS, THUMBNAILS, YOLO, folders_of
 from camtool.images import display_name
 
 JOURNAL = "journal.jsonl"
@@ -94,8 +94,9 @@ def _read_settings(path: Path) -> dict[str, Any]:
 
 def _sweep(output: Path, names: Iterable[str]) -> None:
     """Remove the halves of files that a crash left where this run writes."""
-    folders = folders_of(names)
-    for folder in ("", HIDDEN, THUMBNAILS, *folders, *(f"{THUMBNAILS}/{name}" for name in folders)):
+    folders = ["", *folders_of(names)]
+    roots = ("", f"{THUMBNAILS}/", f"{YOLO}/labels/")
+    for folder in (HIDDEN, YOLO, *(f"{root}{folder}" for root in roots for folder in folders)):
         # Where a name is too long for this disk, nothing was written.
         with suppress(OSError, ValueError):
             for left in (output / folder).glob(".camtool-*.part"):

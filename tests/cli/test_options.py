@@ -68,6 +68,7 @@ SEEN: dict[str, dict[str, str]] = {
     "cli/test_options.py::test_sub_folders_are_left_out": {"batch": "--recursive"},
     "cli/test_options.py::test_a_finished_run_begins_anew": {"batch": "--overwrite"},
     "cli/test_batch.py::test_nothing_but_results": {"batch": "--coco --report"},
+    "folder/test_yolo.py::test_boxes_are_those_of_the_coco_file": {"batch": "--yolo"},
     "cli/test_batch.py::test_a_list_with_targets": {"batch": "--results --topk"},
     "cli/test_batch.py::test_the_number_of_workers": {"batch": "--workers --batch-size"},
     "cli/test_batch.py::test_sub_folders_are_mirrored": {"batch": "--output"},
