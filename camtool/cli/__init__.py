@@ -13,6 +13,7 @@ from camtool.cli import common
 from camtool.cli.batch import batch
 from camtool.cli.evaluate import evaluate
 from camtool.cli.explain import explain
+from camtool.cli.fit import fit
 from camtool.cli.help import Command, examples
 from camtool.cli.inspect import inspect
 from camtool.cli.weights import weights
@@ -44,6 +45,10 @@ _EXAMPLES = {
         "camtool evaluate tiny-imagenet-200/ --format tiny-imagenet",
         "camtool evaluate voc/ --format imagenet -m resnet50 -o out/ --limit 500",
         "camtool evaluate photos/ --format folder --method cam,layercam --metrics sanity",
+    ),
+    fit: (
+        "camtool fit pets/ -o pets.safetensors",
+        "camtool fit labels.csv -o tags.safetensors --multi-label",
     ),
     inspect: ("camtool inspect", "camtool inspect timm/convnext_tiny --json"),
 }

@@ -1,0 +1,213 @@
+"""What a network pools of pictures, and of mirrored and cropped views of them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from camtool.engines import ENGINES
+from camtool.engines.engine import Failed, Job, Request, never
+from camtool.engines.settings import model_settings
+from camtool.errors import ModelError
+from camtool.fit.store import Feature, FeatureStore, Key
+from camtool.heads.linear import LinearHead
+from camtool.model import CamModel
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from camtool.explanation import Explanation
+    from camtool.prepared import Prepared
+
+VIEWS_VERSION = 1
+"""Of what `changed` does with a picture: features of other views are not taken for these."""
+
+SMALLEST = 0.7
+"""Least share of each side that a crop keeps."""
+
+_NOBODY_LOOKS = np.zeros((1, 1, 3), np.uint8)
+
+
+@dataclass(frozen=True, slots=True)
+class View(Job):
+    """A picture as it is, mirrored, or cropped, on its way to the network.
+
+    Attributes:
+        source: The file.
+        key: SHA-256 of the file, and the number of the view; 0 is the picture as it is.
+    """
+
+    source: Path
+    key: Key = (b"", 0)
+
+    def prepared(self, model: CamModel, request: Request) -> Prepared:
+        """The view, without the original, at which nobody looks.
+
+        Raises:
+            ImageError: The picture can't be read.
+        """
+        whole = model.prepare(self.source, request.max_pixels, reduced=True)
+        if self.key[1]:
+            seen = model.prepare(changed(whole.image, *self.key))
+            whole = replace(seen, name=whole.name)
+        return replace(whole, image=_NOBODY_LOOKS)
+
+
+def changed(image: NDArray[np.uint8], digest: bytes, view: int) -> NDArray[np.uint8]:
+    """A view of a picture.
+
+    Args:
+        image: uint8 [H,W,3].
+        digest: Of its file: where a crop lies hangs on it and on the view alone.
+        view: 1 for the picture mirrored; from 2 on crops of its aspect, every other one mirrored.
+    """
+    if view == 1:
+        return np.ascontiguousarray(image[:, ::-1])
+    random = np.random.default_rng([view, *digest])
+    share = random.uniform(SMALLEST, 1)
+    height, width = (max(1, round(side * share)) for side in image.shape[:2])
+    top = random.integers(image.shape[0] - height, endpoint=True)
+    left = random.integers(image.shape[1] - width, endpoint=True)
+    crop = image[top : top + height, left : left + width]
+    return np.ascontiguousarray(crop[:, ::-1] if view % 2 else crop)
+
+
+def with_layer(module: nn.Module, head: LinearHead, weight: Tensor, bias: Tensor) -> nn.Module:
+    """A copy of a network with another last layer.
+
+    Args:
+        module: The network.
+        head: Its head.
+        weight: float32 [classes,C].
+        bias: float32 [classes].
+    """
+    module = copy.deepcopy(module)
+    old = module.get_parameter(head.layer)
+    new = (weight.T if head.transposed else weight).reshape(*_shape(head, weight), *old.shape[2:])
+    for name, value in ((head.layer, new), (head.bias, bias)):
+        parent, _, leaf = name.rpartition(".")
+        parameter = nn.Parameter(value.to(old.device).contiguous(), requires_grad=False)
+        setattr(module.get_submodule(parent), leaf, parameter)
+    return module
+
+
+def _shape(head: LinearHead, weight: Tensor) -> tuple[int, ...]:
+    classes, channels = weight.shape
+    return (channels, classes) if head.transposed else (classes, channels)
+
+
+def linear_head(cam: CamModel) -> LinearHead:
+    """The head of a base.
+
+    Raises:
+        ModelError: A last layer can't be fitted on it; says why in one line.
+    """
+    head, name = cam.head, cam.network.name
+    if not isinstance(head, LinearHead) or not head.exact:
+        raise ModelError(
+            f"{name} can't be the base: a head is fitted to one linear layer behind global average "
+            f"pooling, and its head is {head.kind}; efficientnet_lite0 and resnet50 have one"
+        )
+    if not head.bias or cam.network.channels != 3:
+        lack = "its last layer has no bias" if not head.bias else "it takes no RGB pictures"
+        raise ModelError(f"{name} can't be the base: {lack}")
+    return head
+
+
+def pooling(cam: CamModel) -> CamModel:
+    """A model whose logits are exactly what another one pools: its last layer is the identity.
+
+    Raises:
+        ModelError: Its head is not linear.
+    """
+    head = linear_head(cam)
+    ones, zeros = torch.eye(head.channels), torch.zeros(head.channels)
+    module = with_layer(cam.network.module, head, ones, zeros)
+    network = replace(cam.network, module=module, labels=(), synsets=(), notes=())
+    device, dtype = str(cam.device), str(cam.dtype).removeprefix("torch.")
+    model = CamModel(
+        network, None, device, dtype, cam.fit, preprocessing=cam.preprocessing, method="cam"
+    )
+    model.fuse()
+    return model
+
+
+def settings_of(model: CamModel, batch_size: int) -> dict[str, Any]:
+    """Everything that features depend on, to their last digit, as JSON."""
+    return {
+        **model_settings(model),
+        "preprocessing": asdict(model.preprocessing),
+        "device": model.device.type,
+        "fused": model.fused,
+        "batch_size": batch_size,
+        "torch": torch.__version__,
+        "views": VIEWS_VERSION,
+    }
+
+
+@dataclass(frozen=True)
+class _Unreadable:
+    digest: bytes
+    reason: str
+
+
+class _Pooled:
+    """Work that keeps the logits alone, which are the pooled features."""
+
+    def finish(self, job: View, explanation: Explanation, _milliseconds: float) -> Feature:
+        return Feature(job.key, explanation.geometry.input, explanation.all_logits)
+
+    def fail(self, job: View, failed: Failed) -> _Unreadable:
+        return _Unreadable(job.key[0], failed.reason)
+
+
+def compute(
+    model: CamModel,
+    views: Sequence[tuple[Path, Key]],
+    store: FeatureStore,
+    batch_size: int,
+    workers: int | None = None,
+    max_pixels: int = 100_000_000,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    warn: Callable[[str], None] = print,
+    stopping: Callable[[], bool] = never,
+) -> dict[bytes, str]:
+    """Compute the features of those views that a store lacks, and keep them there.
+
+    Args:
+        model: As from `pooling`.
+        views: Every view of the run in its order, for the batches hang on it: one that was cut
+            short ends with the bytes of one that was not.
+        store: Where they go.
+        batch_size: Most views to a forward pass.
+        workers: Threads of each kind; None for as many as there are cores.
+        max_pixels: Refuse larger pictures.
+        progress: Told how many of how many are done.
+        warn: Told what people should know.
+        stopping: Asked now and then whether to begin no more.
+
+    Returns:
+        By the SHA-256 of its file, why a picture can't be read.
+    """
+    jobs = [View(n, path, None, store.shape(key), key) for n, (path, key) in enumerate(views)]
+    total, done = sum(job.shape is None for job in jobs), 0
+    failed: dict[bytes, str] = {}
+    if not total:
+        return {}
+    engine = ENGINES["threads"](model, Request((), 1, batch_size, max_pixels), workers, warn)
+    with closing(engine.run(jobs, _Pooled(), stopping)) as chunks:
+        for chunk in chunks:
+            store.append([found for found in chunk if isinstance(found, Feature)])
+            failed |= {one.digest: one.reason for one in chunk if isinstance(one, _Unreadable)}
+            done += len(chunk)
+            progress(done, total)
+    return failed

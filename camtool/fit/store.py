@@ -1,0 +1,113 @@
+"""Pooled features on disk: computed once, found again by what the picture's file holds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+
+from camtool.engines.engine import Shape
+from camtool.files import make_folders
+from camtool.fit.outcome import Floats
+
+Key: TypeAlias = tuple[bytes, int]
+"""SHA-256 of a picture's file, and the number of the view of it."""
+
+
+class Feature(NamedTuple):
+    """What the network pools of one view of a picture.
+
+    Attributes:
+        key: Of the view.
+        shape: Of the network's input, (height, width) in pixels.
+        values: float32 [C].
+    """
+
+    key: Key
+    shape: Shape
+    values: Floats
+
+
+class FeatureStore:
+    """An append-only file of records of one size, each with a checksum.
+
+    What a crash left of a record, and all behind it, is cut off when the file is opened again.
+
+    Args:
+        folder: Where it lies; made if it is missing.
+        settings: Everything that the features depend on, as JSON; other settings have another file.
+        channels: C.
+
+    Raises:
+        OSError: The file can't be made or read.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any], channels: int) -> None:
+        make_folders(folder)
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+        self._path = folder / f"{digest[:16]}.features"
+        fields: list[Any] = [("sha256", "V32"), ("view", "<u4"), ("shape", "<u4", 2)]
+        fields += [("values", "<f4", channels), ("check", "<u4")]
+        self._record = np.dtype(fields)
+        self._rows: dict[Key, int] = {}
+        self._index()
+        self._stream = self._path.open("ab")
+
+    def _index(self) -> None:
+        if not self._path.exists():
+            return
+        for row, record in enumerate(self._records()):
+            if zlib.crc32(record.tobytes()[:-4]) != record["check"]:
+                os.truncate(self._path, row * self._record.itemsize)
+                return
+            self._rows[record["sha256"].tobytes(), int(record["view"])] = row
+        os.truncate(self._path, (row + 1) * self._record.itemsize if self._rows else 0)
+
+    def _records(self) -> Any:
+        whole = self._path.stat().st_size // self._record.itemsize
+        if not whole:
+            return np.empty(0, self._record)
+        return np.memmap(self._path, self._record, mode="r", shape=(whole,))
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._rows
+
+    def append(self, features: Sequence[Feature]) -> None:
+        """Keep features.
+
+        Raises:
+            OSError: The file can't be written.
+        """
+        for (digest, view), shape, values in features:
+            record = np.zeros((), self._record)
+            record["sha256"], record["view"] = np.void(digest), view
+            record["shape"], record["values"] = shape, values
+            record["check"] = zlib.crc32(record.tobytes()[:-4])
+            self._stream.write(record.tobytes())
+            self._rows[digest, view] = len(self._rows)
+        self._stream.flush()
+
+    def shape(self, key: Key) -> Shape | None:
+        """The input shape of a view whose features are kept; None if they are not."""
+        row = self._rows.get(key)
+        if row is None:
+            return None
+        height, width = self._records()["shape"][row]
+        return int(height), int(width)
+
+    def values(self, keys: Sequence[Key]) -> Floats:
+        """float32 [N,C], the features of N views, all of which are kept."""
+        rows = [self._rows[key] for key in keys]
+        return np.ascontiguousarray(self._records()["values"][rows], np.float32)
+
+    def close(self) -> None:
+        """Have the file on the disk, and let go of it."""
+        self._stream.flush()
+        os.fsync(self._stream.fileno())
+        self._stream.close()
