@@ -14,6 +14,7 @@ from camtool.cli import common
 from camtool.cli.stop import INTERRUPTED, leaving, stoppable
 
 if TYPE_CHECKING:
+    from camtool.fit.look import ClassLook
     from camtool.fit.outcome import Outcome
     from camtool.fit.run import Plan, Result
     from camtool.model import CamModel
@@ -146,6 +147,9 @@ def fit(
     ] = None,
     workers: common.Workers = None,
     max_pixels: common.MaxPixels = 100_000_000,
+    report: Annotated[
+        bool, typer.Option("--report/--no-report", help="Write a page beside it, for people.")
+    ] = True,
     as_json: common.AsJson = False,
 ) -> None:
     """Fit a network to your own classes, from pictures sorted into folders.
@@ -176,13 +180,15 @@ def fit(
             max_pixels=max_pixels,
         )
         result = _run(cam, plan)
+        looks = _report(cam, plan, result) if report else []
     _tell_problems(result.outcome)
     if as_json:
         from camtool.fit.record import to_json
 
-        print(json.dumps({"file": str(output), **to_json(result.outcome)}))
+        print(json.dumps({"file": str(output), **to_json(result.outcome, looks)}))
     else:
         _tell(result.outcome, plan)
+        _tell_looks(result.outcome, looks, plan)
     if result.failed:
         raise typer.Exit(common.SOME_FAILED)
 
@@ -206,6 +212,25 @@ def _run(cam: CamModel, plan: Plan) -> Result:
         common.usage(f"{error.filename or plan.output}: can't be written ({error.strerror})")
 
 
+def _report(cam: CamModel, plan: Plan, result: Result) -> list[ClassLook]:
+    """Write the page; where the fitted network looks."""
+    from camtool import load
+    from camtool.cli.progress import counting
+    from camtool.fit.look import look_at_classes
+    from camtool.fit.page import write_page
+
+    fitted = load(plan.output, device=str(cam.device), fit=cam.fit)
+    fitted.fuse()
+    with counting("maps") as progress:
+        looks = look_at_classes(fitted, result.pictures, progress)
+    page = plan.output.with_suffix(".html")
+    try:
+        write_page(page, result.outcome, fitted, looks)
+    except OSError as error:
+        common.usage(f"{page}: can't be written ({error.strerror})")
+    return looks
+
+
 def _tell_problems(outcome: Outcome) -> None:
     for problem in outcome.problems[:_TOLD]:
         common.say(f"{problem.path}: {problem.reason}")
@@ -220,6 +245,8 @@ def _tell_problems(outcome: Outcome) -> None:
 
 
 def _tell(outcome: Outcome, plan: Plan) -> None:
+    from camtool.fit.figures import with_twice_the_pictures
+
     fitted, held = sum(outcome.fitted), len(outcome.answers)
     if outcome.form == "softmax":
         print(f"Fitted on {fitted:,} pictures; strength {outcome.strength:g}.")
@@ -234,4 +261,19 @@ def _tell(outcome: Outcome, plan: Plan) -> None:
         )
     else:
         print("No picture was held out: nothing is known of its accuracy.")
+    if twice := with_twice_the_pictures(outcome.curve):
+        print(
+            f"Twice the pictures would give about {twice.value:.0f} % "
+            f"({twice.low:.0f} to {twice.high:.0f})."
+        )
     print(f"{plan.output} is the network. Next:\n  camtool explain -m {plan.output} photo.jpg")
+
+
+def _tell_looks(outcome: Outcome, looks: list[ClassLook], plan: Plan) -> None:
+    from camtool.fit.look import warnings
+    from camtool.images import display_name
+
+    for line in warnings(looks, outcome.labels):
+        print(f"⚑ {line}")
+    if looks:
+        print(f"Look at {display_name(plan.output.with_suffix('.html'))}.")

@@ -48,20 +48,23 @@ if TYPE_CHECKING:
 MOST_BYTES = 4_000_000
 WORST = 12
 """Mistakes that are shown."""
-ROWS = 1000
-"""Rows of a table, and classes whose mean map is shown: then those that stand apart the most."""
+ROWS = 500
+"""Classes of which there are figures: then those of the least recall."""
 LOOKS = 120
+"""Classes whose mean map is shown: then those that stand apart the most."""
 MATRIX = 30
 """Classes up to which every count of confusions is shown."""
-LISTED = 200
+LISTED = 100
 """Entries of a list: confusions, duplicates, problems."""
+ALIKE = 4
+"""Pictures of a group of duplicates."""
 STRIPS = 6
 """Flagged classes of which pictures are shown, and pictures of each."""
 SIDE = 240
 """Pixels of the longer side of a picture."""
 PICTURE_BYTES = 18_000
 TEXT = 120
-"""Characters of a label or a reason; of a path three times as many."""
+"""Characters of a label or a reason; of a path twice as many."""
 
 _QUALITIES = (85, 70, 50, 30)
 _LEVELS = 9
@@ -135,7 +138,7 @@ def write_page(path: Path, outcome: Outcome, cam: CamModel, looks: Sequence[Clas
         cases=list(_cases(cam, wrong, outcome.labels)),
         places=_places(cam, looks, outcome.labels),
         unseen=max(0, len(looks) - LOOKS),
-        duplicates=[[*map(short_path, group[:10])] for group in outcome.duplicates[:LISTED]],
+        duplicates=[_alike(group) for group in outcome.duplicates[:LISTED]],
         problems=[(short_path(p.path), short(p.reason)) for p in outcome.problems[:LISTED]],
         listed=LISTED,
     )
@@ -151,7 +154,12 @@ def short(text: str, most: int = TEXT) -> str:
 
 def short_path(path: str) -> str:
     """A path, likewise."""
-    return short(path, 3 * TEXT)
+    return short(path, 2 * TEXT)
+
+
+def _alike(group: Sequence[str]) -> tuple[list[str], int]:
+    """Paths of a group of duplicates, and how many more there are."""
+    return [short_path(path) for path in group[:ALIKE]], max(0, len(group) - ALIKE)
 
 
 def _facts(outcome: Outcome) -> dict[str, str]:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from camtool.evaluate.figures import Figure
+from camtool.fit.figures import calibration, with_twice_the_pictures
+from camtool.fit.look import ClassLook
 from camtool.fit.outcome import Outcome
 
 
-def to_json(outcome: Outcome) -> dict[str, Any]:
-    """The record of an outcome; null where a number is not known."""
+def to_json(outcome: Outcome, looks: Sequence[ClassLook] = ()) -> dict[str, Any]:
+    """The record of an outcome and of where the network looks; null where nothing is known."""
+    answers, twice = outcome.answers, with_twice_the_pictures(outcome.curve)
     counts = zip(outcome.labels, outcome.fitted, outcome.held, strict=True)
     return {
         "base": outcome.base,
@@ -24,6 +28,13 @@ def to_json(outcome: Outcome) -> dict[str, Any]:
         "curve": [
             {"pictures": point.pictures, "accuracy": _figure(point.accuracy)}
             for point in outcome.curve
+        ],
+        "twice_the_pictures": _figure(twice) if twice else None,
+        "calibration_error": calibration(answers, outcome.form).error if answers else None,
+        "suspicious": [
+            {"label": outcome.labels[look.summary.position], **look.flag._asdict()}
+            for look in looks
+            if look.flag
         ],
         "held": [
             {

@@ -105,10 +105,17 @@ class StoppedError(Exception):
 
 
 class Result(NamedTuple):
-    """What came of a fit, and how many pictures could not be read."""
+    """What came of a fit.
+
+    Attributes:
+        outcome: What people are told.
+        failed: How many pictures could not be read.
+        pictures: Paths of all others, each with the classes that it shows.
+    """
 
     outcome: Outcome
     failed: int
+    pictures: list[tuple[str, tuple[int, ...]]]
 
 
 class _Split(NamedTuple):
@@ -299,7 +306,8 @@ def _fitted(
         problems=(*found.problems, *apart.problems),
     )
     write_atomically(plan.output, _content(cam, classes, plan, outcome, layer, views, examples))
-    return Result(outcome, found.failed + apart.failed)
+    paths = [str(picture.path) for picture in pictures]
+    return Result(outcome, found.failed + apart.failed, list(zip(paths, truths, strict=True)))
 
 
 def _held(

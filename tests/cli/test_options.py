@@ -94,6 +94,7 @@ SEEN: dict[str, dict[str, str]] = {
         "inspect": "--weights --size --json"
     },
     "cli/test_options.py::test_the_entry_to_fetch": {"weights get": "--weights"},
+    "fit/test_watermark.py::test_no_page_where_none_is_wanted": {"fit": "--report"},
     "cli/test_commands.py::test_version_and_missing_command": {"": "--version"},
     "cli/test_options.py::test_completion_is_shown_and_installed": {
         "": "--show-completion --install-completion"
