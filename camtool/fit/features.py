@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
@@ -10,14 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 from camtool.engines import ENGINES
 from camtool.engines.engine import Failed, Job, Request, never
 from camtool.engines.settings import model_settings
-from camtool.errors import ModelError
+from camtool.fit.base import linear_head, with_layer
 from camtool.fit.store import Feature, FeatureStore, Key
-from camtool.heads.linear import LinearHead
 from camtool.model import CamModel
 
 if TYPE_CHECKING:
@@ -81,48 +78,6 @@ def changed(image: NDArray[np.uint8], digest: bytes, view: int) -> NDArray[np.ui
     return np.ascontiguousarray(crop[:, ::-1] if view % 2 else crop)
 
 
-def with_layer(module: nn.Module, head: LinearHead, weight: Tensor, bias: Tensor) -> nn.Module:
-    """A copy of a network with another last layer.
-
-    Args:
-        module: The network.
-        head: Its head.
-        weight: float32 [classes,C].
-        bias: float32 [classes].
-    """
-    module = copy.deepcopy(module)
-    old = module.get_parameter(head.layer)
-    new = (weight.T if head.transposed else weight).reshape(*_shape(head, weight), *old.shape[2:])
-    for name, value in ((head.layer, new), (head.bias, bias)):
-        parent, _, leaf = name.rpartition(".")
-        parameter = nn.Parameter(value.to(old.device).contiguous(), requires_grad=False)
-        setattr(module.get_submodule(parent), leaf, parameter)
-    return module
-
-
-def _shape(head: LinearHead, weight: Tensor) -> tuple[int, ...]:
-    classes, channels = weight.shape
-    return (channels, classes) if head.transposed else (classes, channels)
-
-
-def linear_head(cam: CamModel) -> LinearHead:
-    """The head of a base.
-
-    Raises:
-        ModelError: A last layer can't be fitted on it; says why in one line.
-    """
-    head, name = cam.head, cam.network.name
-    if not isinstance(head, LinearHead) or not head.exact:
-        raise ModelError(
-            f"{name} can't be the base: a head is fitted to one linear layer behind global average "
-            f"pooling, and its head is {head.kind}; efficientnet_lite0 and resnet50 have one"
-        )
-    if not head.bias or cam.network.channels != 3:
-        lack = "its last layer has no bias" if not head.bias else "it takes no RGB pictures"
-        raise ModelError(f"{name} can't be the base: {lack}")
-    return head
-
-
 def pooling(cam: CamModel) -> CamModel:
     """A model whose logits are exactly what another one pools: its last layer is the identity.
 
@@ -131,7 +86,7 @@ def pooling(cam: CamModel) -> CamModel:
     """
     head = linear_head(cam)
     ones, zeros = torch.eye(head.channels), torch.zeros(head.channels)
-    module = with_layer(cam.network.module, head, ones, zeros)
+    module = with_layer(cam, ones, zeros)
     network = replace(cam.network, module=module, labels=(), synsets=(), notes=())
     device, dtype = str(cam.device), str(cam.dtype).removeprefix("torch.")
     model = CamModel(

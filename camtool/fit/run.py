@@ -2,46 +2,32 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
-
-import numpy as np
-import torch
-from torch import Tensor, nn
 
 from camtool import __version__
 from camtool.engines.engine import never
 from camtool.engines.threads import available_cores
-from camtool.errors import ModelError
-from camtool.evaluate.figures import Figure
 from camtool.files import write_atomically
+from camtool.fit.assess import accuracy, answers, learning_curve, majority
+from camtool.fit.base import check_base, file_of
 from camtool.fit.data import Classes, Found, classes_of, known_alone, read_labelled
-from camtool.fit.features import compute, linear_head, pooling, settings_of, with_layer
-from camtool.fit.outcome import Answer, Form, Outcome, Penalty, Point
-from camtool.fit.solver import (
-    USUAL,
-    Examples,
-    Layer,
-    cross_validate,
-    one_thread,
-    path,
-    right,
-)
-from camtool.fit.split import first_share, folds_of, groups_of, held_out, shuffled
+from camtool.fit.features import compute, pooling, settings_of
+from camtool.fit.outcome import Floats, Form, Outcome, Penalty, Problem
+from camtool.fit.sample import Sample, sample_of
+from camtool.fit.solver import USUAL, Examples, cross_validate, fitted_layer, one_thread
+from camtool.fit.split import Kinds, folds_of
 from camtool.fit.store import FeatureStore, Key
-from camtool.folder.truth import wilson
-from camtool.heads import probe_input
 from camtool.images import MAX_PIXELS
-from camtool.model import CamModel, probabilities_of
-from camtool.networks import fitted
 
 if TYPE_CHECKING:
-    from camtool.fit.data import Labelled
-    from camtool.networks import Network
+    from torch import Tensor
+
+    from camtool.model import CamModel
 
 Balance: TypeAlias = Literal["auto", "yes", "no"]
 
@@ -52,11 +38,6 @@ UNEVEN = 2
 """A class of more than so many times the pictures of another makes classes uneven."""
 
 FOLDS = 5
-SHARES = (1 / 8, 1 / 4, 1 / 2)
-"""Of the fitted pictures, for the learning curve."""
-
-ENOUGH = 20
-"""Pictures held out, from which a learning curve says something."""
 
 
 @dataclass(frozen=True)
@@ -118,16 +99,6 @@ class Result(NamedTuple):
     pictures: list[tuple[str, tuple[int, ...]]]
 
 
-class _Split(NamedTuple):
-    """Pictures by number: those that are fitted on, in the order of the learning curve's kinds."""
-
-    pictures: list[Labelled]
-    features: np.ndarray[Any, np.dtype[np.float32]]
-    fitted: list[int]
-    held: list[int]
-    groups: np.ndarray[Any, np.dtype[np.int64]]
-
-
 def fit(
     cam: CamModel,
     plan: Plan,
@@ -151,24 +122,32 @@ def fit(
         StoppedError: `stopping` said so; what is computed is kept.
     """
     check_base(cam)
-    found = read_labelled(plan.data, plan.form, plan.folder)
+    found, apart = read_labelled(plan.data, plan.form, plan.folder), Found()
     classes = classes_of(found.pictures, plan.form, plan.data)
-    apart = Found()
     if plan.validation:
         apart = read_labelled(plan.validation, plan.form, plan.folder)
         known_alone(apart, classes)
     warn(_counted(found, classes, plan.form))
     model = pooling(cam)
-    store = FeatureStore(plan.folder, settings_of(model, plan.batch_size), model.head.channels)
-    try:
+    settings = settings_of(model, plan.batch_size)
+    with closing(FeatureStore(plan.folder, settings, model.head.channels)) as store:
         views = _compute(model, plan, store, found, apart, progress, warn, stopping)
+        # What could not be read may have been all of a class.
         classes = classes_of(found.pictures, plan.form, plan.data)
         known_alone(apart, classes)
+        pictures = [*found.pictures, *apart.pictures]
+        plain = store.values([(picture.digest, 0) for picture in pictures])
         with one_thread():
-            result = _fitted(cam, plan, store, views, found, apart, classes)
-    finally:
-        store.close()
-    return result
+            sample = sample_of(found, apart, classes, plain, plan.holdout, plan.seed)
+            for name, told in sample.lone():
+                found.problem(name, told)
+            keys = [(pictures[n].digest, view) for n in sample.fitted for view in range(views)]
+            features = store.values(keys).reshape(len(sample.fitted), views, -1)
+            problems = (*found.problems, *apart.problems)
+            outcome = _fitted(cam, plan, sample, features, problems)
+    paths = [str(picture.path) for picture in pictures]
+    shown = list(zip(paths, sample.truths, strict=True))
+    return Result(outcome, found.failed + apart.failed, shown)
 
 
 def _counted(found: Found, classes: Classes, form: Form) -> str:
@@ -177,40 +156,6 @@ def _counted(found: Found, classes: Classes, form: Form) -> str:
     each = f"{least:,}" if least == most else f"{least:,} to {most:,}"
     kind = "labels" if form == "sigmoid" else "classes"
     return f"{len(found.pictures):,} pictures of {len(classes.names):,} {kind}, {each} of each"
-
-
-def check_base(cam: CamModel) -> None:
-    """Refuse a base before anything is computed on it, if its file would not load as it is.
-
-    Raises:
-        ModelError: It can't be the base.
-    """
-    head = linear_head(cam)
-    weight, bias = torch.zeros(2, head.channels), torch.zeros(2)
-    weight[0] = 1
-    module = with_layer(cam.network.module, head, weight, bias)
-    network = replace(cam.network, labels=("0", "1"), synsets=(), activation="softmax")
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "base.safetensors"
-        file.write_bytes(_file(module, network, cam, {}))
-        try:
-            again = fitted.load(file).module.to(cam.device)
-        except ModelError as error:
-            reason = str(error).removeprefix(f"{file}: ")
-            raise ModelError(f"{cam.network.name} can't be the base: {reason}") from None
-        sample = probe_input(module, cam.preprocessing.size)
-        with torch.no_grad():
-            same = torch.allclose(again(sample), module.eval()(sample), 1e-4, 1e-5)
-    if not same:
-        raise ModelError(
-            f"{cam.network.name} can't be the base: its name and tensors do not make it again"
-        )
-
-
-def _file(module: nn.Module, network: Network, cam: CamModel, made: dict[str, Any]) -> bytes:
-    network = replace(network, module=module)
-    facts = fitted.facts_of(network, cam.head.bias, cam.preprocessing, made)
-    return fitted.to_bytes(module, facts)
 
 
 def _compute(
@@ -257,90 +202,47 @@ def _compute(
 def _fitted(
     cam: CamModel,
     plan: Plan,
-    store: FeatureStore,
-    views: int,
-    found: Found,
-    apart: Found,
-    classes: Classes,
-) -> Result:
-    pictures = [*found.pictures, *apart.pictures]
-    truths = [classes.truth(picture) for picture in pictures]
-    plain = store.values([(picture.digest, 0) for picture in pictures])
-    digests = [picture.digest for picture in pictures]
-    groups = groups_of(digests, plain, truths)
-    held = _held(plan, found, truths, digests, groups)
-    fitted_on = [n for n in range(len(found.pictures)) if n not in held]
-    if plan.validation:
-        seen = {int(groups[n]) for n in held}
-        for n in [n for n in fitted_on if int(groups[n]) in seen]:
-            fitted_on.remove(n)
-            found.problem(pictures[n].path, "is nearly a picture held out; left out of the fit")
-    kinds = shuffled(
-        [digests[n] for n in fitted_on],
-        _renumbered(groups[fitted_on]),
-        _strata([truths[n] for n in fitted_on]),
-        plan.seed,
-    )
-    keys = [(digests[n], view) for n in fitted_on for view in range(views)]
-    features = store.values(keys).reshape(len(fitted_on), views, -1)
-    truth = _matrix(truths, len(classes.names))
-    examples = Examples(features, truth[fitted_on], plan.form, _balanced(plan, truth[fitted_on]))
+    sample: Sample,
+    features: Floats,
+    problems: tuple[Problem, ...],
+) -> Outcome:
+    """Fit, measure, and write the file.
+
+    Args:
+        cam: The base.
+        plan: What to do.
+        sample: The pictures.
+        features: float32 [n,V,C], of the views of those that are fitted on.
+        problems: What was found to be wrong with the data.
+    """
+    truth = sample.matrix(sample.fitted)
+    examples = Examples(features, truth, plan.form, _balanced(plan, truth))
+    kinds = sample.kinds(plan.seed)
     penalties, strength = _strength(plan, examples, kinds)
-    layer = _rounded(next(path(examples, [strength])))
-    wanted, held_list = plain[sorted(held)], sorted(held)
-    figure = _accuracy(layer, wanted, truth[held_list], plan.form)
-    _name_lone(classes, truths, held, found)
+    layer = fitted_layer(examples, strength)
+    figure = accuracy(layer, sample, examples)
     outcome = Outcome(
-        labels=classes.labels,
+        labels=sample.classes.labels,
         form=plan.form,
         base=cam.network.name,
-        fitted=_counts(truth[fitted_on]),
-        held=_counts(truth[held_list]),
+        fitted=_counts(truth),
+        held=_counts(sample.matrix(sample.held)),
         penalties=tuple(penalties),
         strength=strength,
-        answers=_answers(layer, wanted, pictures, truths, held_list, plan.form),
+        answers=answers(layer, sample, examples),
         accuracy=figure,
-        majority=_majority([truths[n] for n in held_list]),
-        curve=_curve(examples, kinds, strength, wanted, truth[held_list], figure),
-        duplicates=_duplicates(groups, pictures),
-        problems=(*found.problems, *apart.problems),
+        majority=majority(sample),
+        curve=learning_curve(sample, examples, kinds, strength, figure),
+        duplicates=tuple(
+            tuple(str(sample.pictures[number].path) for number in group)
+            for group in sample.duplicates()
+        ),
+        problems=problems,
     )
-    write_atomically(plan.output, _content(cam, classes, plan, outcome, layer, views, examples))
-    paths = [str(picture.path) for picture in pictures]
-    return Result(outcome, found.failed + apart.failed, list(zip(paths, truths, strict=True)))
-
-
-def _held(
-    plan: Plan,
-    found: Found,
-    truths: Sequence[tuple[int, ...]],
-    digests: Sequence[bytes],
-    groups: np.ndarray[Any, np.dtype[np.int64]],
-) -> set[int]:
-    ours = len(found.pictures)
-    if plan.validation:
-        return {*range(ours, len(truths))}
-    kinds = shuffled(digests, groups, _strata(truths), plan.seed)
-    return held_out(kinds, plan.holdout)
-
-
-def _strata(truths: Sequence[tuple[int, ...]]) -> list[int]:
-    """What each picture counts as where all classes should be on both sides: its rarest class."""
-    counts = Counter(one for truth in truths for one in truth)
-    return [min(truth, key=lambda one: (counts[one], one), default=-1) for truth in truths]
-
-
-def _renumbered(groups: np.ndarray[Any, np.dtype[np.int64]]) -> Any:
-    """Groups by the first of some pictures, in place of the first of all."""
-    first: dict[int, int] = {}
-    return np.array([first.setdefault(int(group), n) for n, group in enumerate(groups)], np.int64)
-
-
-def _matrix(truths: Sequence[tuple[int, ...]], classes: int) -> Tensor:
-    matrix = torch.zeros(len(truths), classes, dtype=torch.float64)
-    for number, truth in enumerate(truths):
-        matrix[number, list(truth)] = 1
-    return matrix
+    made = _made(cam, plan, outcome, features.shape[1], examples.balanced)
+    weight, bias = layer.weight.float(), layer.bias.float()
+    write_atomically(plan.output, file_of(cam, weight, bias, sample.classes, plan.form, made))
+    return outcome
 
 
 def _balanced(plan: Plan, truth: Tensor) -> bool:
@@ -349,9 +251,7 @@ def _balanced(plan: Plan, truth: Tensor) -> bool:
     return plan.balance == "yes" or (plan.balance == "auto" and plan.form == "softmax" and uneven)
 
 
-def _strength(
-    plan: Plan, examples: Examples, kinds: Sequence[Sequence[Sequence[int]]]
-) -> tuple[list[Penalty], float]:
+def _strength(plan: Plan, examples: Examples, kinds: Kinds) -> tuple[list[Penalty], float]:
     """What cross-validation tried, and the strength to take."""
     count = min(FOLDS, max(map(len, kinds)))
     if plan.strength is not None or count < 2:
@@ -361,107 +261,24 @@ def _strength(
     return penalties, min(penalties, key=lambda one: one.loss).strength
 
 
-def _rounded(layer: Layer) -> Layer:
-    """The layer as the file has it: float32."""
-    return Layer(layer.weight.float().double(), layer.bias.float().double())
-
-
-def _accuracy(layer: Layer, features: Any, truth: Tensor, form: Form) -> Figure:
-    if not len(features):
-        return Figure(float("nan"), float("nan"), float("nan"))
-    hits = int(right(layer(torch.from_numpy(features)), truth, form).sum())
-    low, high = wilson(hits, len(truth))
-    return Figure(100 * hits / len(truth), 100 * low, 100 * high)
-
-
 def _counts(truth: Tensor) -> tuple[int, ...]:
     return tuple(int(count) for count in truth.sum(0))
 
 
-def _majority(truths: Sequence[tuple[int, ...]]) -> float:
-    most = Counter(truths).most_common(1)
-    return 100 * most[0][1] / len(truths) if most else float("nan")
-
-
-def _answers(
-    layer: Layer,
-    features: Any,
-    pictures: Sequence[Labelled],
-    truths: Sequence[tuple[int, ...]],
-    held: Sequence[int],
-    form: Form,
-) -> tuple[Answer, ...]:
-    probabilities = probabilities_of(layer(torch.from_numpy(features)), form).float().numpy()
-    return tuple(
-        Answer(str(pictures[number].path), truths[number], row)
-        for number, row in zip(held, probabilities, strict=True)
-    )
-
-
-def _curve(
-    examples: Examples,
-    kinds: Sequence[Sequence[Sequence[int]]],
-    strength: float,
-    features: Any,
-    truth: Tensor,
-    last: Figure,
-) -> tuple[Point, ...]:
-    if len(features) < ENOUGH:
-        return ()
-    points = []
-    for share in SHARES:
-        some = first_share(kinds, share)
-        layer = next(path(examples.some(some), [strength]))
-        points.append(Point(len(some), _accuracy(layer, features, truth, examples.form)))
-    return (*points, Point(len(examples.truth), last))
-
-
-def _duplicates(groups: Any, pictures: Sequence[Labelled]) -> tuple[tuple[str, ...], ...]:
-    members: dict[int, list[str]] = {}
-    for number, group in enumerate(groups):
-        members.setdefault(int(group), []).append(str(pictures[number].path))
-    return tuple(tuple(paths) for paths in members.values() if len(paths) > 1)
-
-
-def _name_lone(
-    classes: Classes, truths: Sequence[tuple[int, ...]], held: set[int], found: Found
-) -> None:
-    """Name classes of one picture, and those of which none could be held out."""
-    counts = Counter(one for truth in truths for one in truth)
-    tested = {one for number in held for one in truths[number]}
-    for index, name in enumerate(classes.names):
-        if counts[index] == 1:
-            found.problem(name, "has one picture alone: nothing says how well it is told apart")
-        elif held and index not in tested:
-            found.problem(name, "has none held out: its pictures are nearly the same, or too few")
-
-
-def _content(
-    cam: CamModel,
-    classes: Classes,
-    plan: Plan,
-    outcome: Outcome,
-    layer: Layer,
-    views: int,
-    examples: Examples,
-) -> bytes:
-    """The file's bytes."""
+def _made(
+    cam: CamModel, plan: Plan, outcome: Outcome, views: int, balanced: bool
+) -> dict[str, Any]:
+    """How the network was made; no times and no paths, for the same fit gives the same bytes."""
     figure = outcome.accuracy
-    made = {
+    return {
         "camtool": __version__,
         "base_sha256": cam.network.sha256,
         "fit": cam.fit,
         "fitted": outcome.fitted,
         "held_out": outcome.held,
         "views": views,
-        "balanced": examples.balanced,
+        "balanced": balanced,
         "strength": outcome.strength,
         "seed": plan.seed,
         "accuracy": [figure.value, figure.low, figure.high] if outcome.answers else None,
     }
-    head = linear_head(cam)
-    module = with_layer(cam.network.module, head, layer.weight.float(), layer.bias.float())
-    network = replace(
-        cam.network, labels=classes.labels, synsets=classes.synsets, activation=plan.form
-    )
-    return _file(module, network, cam, made)

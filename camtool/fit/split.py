@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +28,9 @@ FEW = 4
 
 _BLOCK = 2048
 
-Indices = npt.NDArray[np.int64]
+Indices: TypeAlias = npt.NDArray[np.int64]
+Kinds: TypeAlias = Sequence[Sequence[Sequence[int]]]
+"""By class, groups of near-duplicates, which are pictures by number."""
 
 
 class _Sets:
@@ -96,7 +99,7 @@ def _directions(features: Floats) -> Floats:
 
 def shuffled(
     digests: Sequence[bytes], groups: Indices, truths: Sequence[Hashable], seed: int
-) -> list[list[list[int]]]:
+) -> Kinds:
     """For each kind of truth its groups of pictures, in a random order.
 
     The order hangs on the files' content and the seed, not on their names or places. A group that
@@ -116,7 +119,7 @@ def shuffled(
     return [[members[group] for group in sorted(found, key=place)] for found in kinds.values()]
 
 
-def held_out(kinds: Sequence[Sequence[Sequence[int]]], share: float) -> set[int]:
+def held_out(kinds: Kinds, share: float) -> set[int]:
     """Pictures to hold out: that share of every kind, and one group at the least.
 
     A kind of one group alone is fitted on.
@@ -134,7 +137,7 @@ def held_out(kinds: Sequence[Sequence[Sequence[int]]], share: float) -> set[int]
     return held
 
 
-def folds_of(kinds: Sequence[Sequence[Sequence[int]]], count: int) -> dict[int, int]:
+def folds_of(kinds: Kinds, count: int) -> dict[int, int]:
     """The fold in which each picture is left out; none for a kind of one group alone."""
     return {
         number: place % count
@@ -145,7 +148,7 @@ def folds_of(kinds: Sequence[Sequence[Sequence[int]]], count: int) -> dict[int, 
     }
 
 
-def first_share(kinds: Sequence[Sequence[Sequence[int]]], share: float) -> list[int]:
+def first_share(kinds: Kinds, share: float) -> list[int]:
     """That share of every kind, one group at the least; a larger share holds the smaller ones."""
     some = (groups[: max(1, round(share * len(groups)))] for groups in kinds)
     return sorted(number for groups in some for group in groups for number in group)
