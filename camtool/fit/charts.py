@@ -190,5 +190,5 @@ def _range(values: Iterable[float]) -> Range:
 
 def _ticks(ends: Range) -> list[float]:
     step = _step(ends)
-    count = math.floor((ends[1] - ends[0]) / step + 1e-6)
-    return [round(ends[0] + n * step, 10) for n in range(count + 1)]
+    first, last = math.ceil(ends[0] / step - 1e-6), math.floor(ends[1] / step + 1e-6)
+    return [round(n * step, 10) for n in range(first, last + 1)]

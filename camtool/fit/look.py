@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from camtool.report.schema import ClassSummary, Flag
     from camtool.targets import Target
 
-PER_CLASS = 40
+PER_CLASS = 24
 """Most pictures of a class that are looked at, evenly spaced."""
-IN_ALL = 4096
+IN_ALL = 2000
 """About so many pictures are looked at where there are many classes, but `FEWEST` of each."""
-FEWEST = 8
+FEWEST = 6
 
 Pictures: TypeAlias = "Sequence[tuple[str, tuple[int, ...]]]"
 """Paths, each with the classes that the picture shows."""
