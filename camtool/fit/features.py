@@ -14,8 +14,9 @@ from camtool.engines import ENGINES
 from camtool.engines.engine import Failed, Job, Request, never
 from camtool.engines.settings import model_settings
 from camtool.fit.base import linear_head, with_layer
-from camtool.fit.store import Feature, FeatureStore, Key
+from camtool.fit.store import SIDE, Feature, FeatureStore, Key
 from camtool.model import CamModel
+from camtool.opencv import cv2
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,8 +32,6 @@ VIEWS_VERSION = 1
 SMALLEST = 0.7
 """Least share of each side that a crop keeps."""
 
-_NOBODY_LOOKS = np.zeros((1, 1, 3), np.uint8)
-
 
 @dataclass(frozen=True, slots=True)
 class View(Job):
@@ -47,7 +46,7 @@ class View(Job):
     key: Key = (b"", 0)
 
     def prepared(self, model: CamModel, request: Request) -> Prepared:
-        """The view, without the original, at which nobody looks.
+        """The view, and a small picture of it in place of the original.
 
         Raises:
             ImageError: The picture can't be read.
@@ -56,7 +55,8 @@ class View(Job):
         if self.key[1]:
             seen = model.prepare(changed(whole.image, *self.key))
             whole = replace(seen, name=whole.name)
-        return replace(whole, image=_NOBODY_LOOKS)
+        small = cv2.resize(whole.pixels, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+        return replace(whole, image=np.asarray(small, np.uint8))
 
 
 def changed(image: NDArray[np.uint8], digest: bytes, view: int) -> NDArray[np.uint8]:
@@ -119,7 +119,8 @@ class _Pooled:
     """Work that keeps the logits alone, which are the pooled features."""
 
     def finish(self, job: View, explanation: Explanation, _milliseconds: float) -> Feature:
-        return Feature(job.key, explanation.geometry.input, explanation.all_logits)
+        shape, values = explanation.geometry.input, explanation.all_logits
+        return Feature(job.key, shape, values, explanation.image)
 
     def fail(self, job: View, failed: Failed) -> _Unreadable:
         return _Unreadable(job.key[0], failed.reason)

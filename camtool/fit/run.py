@@ -136,9 +136,10 @@ def fit(
         classes = classes_of(found.pictures, plan.form, plan.data)
         known_alone(apart, classes)
         pictures = [*found.pictures, *apart.pictures]
-        plain = store.values([(picture.digest, 0) for picture in pictures])
+        whole = [(picture.digest, 0) for picture in pictures]
+        plain, thumbs = store.values(whole), store.thumbs(whole)
         with one_thread():
-            sample = sample_of(found, apart, classes, plain, plan.holdout, plan.seed)
+            sample = sample_of(found, apart, classes, plain, thumbs, plan.holdout, plan.seed)
             for name, told in sample.lone():
                 found.problem(name, told)
             keys = [(pictures[n].digest, view) for n in sample.fitted for view in range(views)]

@@ -14,6 +14,7 @@ from torch import Tensor
 from camtool.fit.data import Classes, Found, Labelled
 from camtool.fit.outcome import Floats
 from camtool.fit.split import Indices, Kinds, groups_of, held_out, shuffled
+from camtool.fit.store import Thumbs
 
 Truth: TypeAlias = tuple[int, ...]
 
@@ -76,7 +77,13 @@ class Sample:
 
 
 def sample_of(
-    found: Found, apart: Found, classes: Classes, plain: Floats, share: float, seed: int
+    found: Found,
+    apart: Found,
+    classes: Classes,
+    plain: Floats,
+    thumbs: Thumbs,
+    share: float,
+    seed: int,
 ) -> Sample:
     """Split pictures into those that are fitted on and those that are held out.
 
@@ -86,13 +93,14 @@ def sample_of(
             nearly one of them is not fitted on, and named in `found`.
         classes: What there is to show.
         plain: float32 [N,C], features of both, one after the other.
+        thumbs: uint8 [N,S,S,3], the same pictures made small.
         share: Of each class, to hold out.
         seed: Of the choice.
     """
     pictures = [*found.pictures, *apart.pictures]
     truths = [classes.truth(picture) for picture in pictures]
     digests = [picture.digest for picture in pictures]
-    groups = groups_of(digests, plain, truths)
+    groups = groups_of(digests, thumbs, plain, truths)
     if apart.pictures:
         held = {*range(len(found.pictures), len(pictures))}
     else:

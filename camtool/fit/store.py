@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from camtool.engines.engine import Shape
 from camtool.files import make_folders
@@ -20,6 +21,12 @@ Key: TypeAlias = tuple[bytes, int]
 """SHA-256 of a picture's file, and the number of the view of it."""
 
 
+Thumbs: TypeAlias = npt.NDArray[np.uint8]
+
+SIDE = 16
+"""Of the small picture that is kept of each view, in pixels: near-duplicates are found by it."""
+
+
 class Feature(NamedTuple):
     """What the network pools of one view of a picture.
 
@@ -27,11 +34,13 @@ class Feature(NamedTuple):
         key: Of the view.
         shape: Of the network's input, (height, width) in pixels.
         values: float32 [C].
+        thumb: uint8 [16,16,3], the view made small.
     """
 
     key: Key
     shape: Shape
     values: Floats
+    thumb: Thumbs
 
 
 class FeatureStore:
@@ -53,7 +62,8 @@ class FeatureStore:
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
         self._path = folder / f"{digest[:16]}.features"
         fields: list[Any] = [("sha256", "V32"), ("view", "<u4"), ("shape", "<u4", 2)]
-        fields += [("values", "<f4", channels), ("check", "<u4")]
+        fields += [("values", "<f4", channels)]
+        fields += [("thumb", "u1", (SIDE, SIDE, 3)), ("check", "<u4")]
         self._record = np.dtype(fields)
         self._rows: dict[Key, int] = {}
         self._index()
@@ -84,10 +94,10 @@ class FeatureStore:
         Raises:
             OSError: The file can't be written.
         """
-        for (digest, view), shape, values in features:
+        for (digest, view), shape, values, thumb in features:
             record = np.zeros((), self._record)
             record["sha256"], record["view"] = np.void(digest), view
-            record["shape"], record["values"] = shape, values
+            record["shape"], record["values"], record["thumb"] = shape, values, thumb
             record["check"] = zlib.crc32(record.tobytes()[:-4])
             self._stream.write(record.tobytes())
             self._rows[digest, view] = len(self._rows)
@@ -105,6 +115,11 @@ class FeatureStore:
         """float32 [N,C], the features of N views, all of which are kept."""
         rows = [self._rows[key] for key in keys]
         return np.ascontiguousarray(self._records()["values"][rows], np.float32)
+
+    def thumbs(self, keys: Sequence[Key]) -> Thumbs:
+        """uint8 [N,16,16,3], the views made small."""
+        rows = [self._rows[key] for key in keys]
+        return np.ascontiguousarray(self._records()["thumb"][rows])
 
     def close(self) -> None:
         """Have the file on the disk, and let go of it."""
