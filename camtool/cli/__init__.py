@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from collections.abc import Callable
 
 import typer
 
@@ -16,6 +17,7 @@ from camtool.cli.explain import explain
 from camtool.cli.fit import fit
 from camtool.cli.help import Command, examples
 from camtool.cli.inspect import inspect
+from camtool.cli.study import study
 from camtool.cli.weights import weights
 
 app = typer.Typer(
@@ -31,7 +33,7 @@ app = typer.Typer(
         "camtool batch photos/ -o out/   a folder, with a report",
     ),
 )
-_EXAMPLES = {
+_EXAMPLES: dict[Callable[..., None], tuple[str, ...]] = {
     explain: (
         "camtool explain photo.jpg --open",
         "camtool explain photos/ -o panels/ -k 1 --signed",
@@ -49,6 +51,10 @@ _EXAMPLES = {
     fit: (
         "camtool fit pets/ -o pets.safetensors",
         "camtool fit labels.csv -o tags.safetensors --multi-label",
+    ),
+    study: (
+        "camtool study photos-by-class/ -o study/ --quick",
+        "camtool study animals/ -o study/ --classes cat=tabby+siamese,dog=pug+poodle",
     ),
     inspect: ("camtool inspect", "camtool inspect timm/convnext_tiny --json"),
 }
