@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
@@ -59,6 +59,7 @@ class Plan:
         batch_size: Most pictures to a forward pass.
         workers: Threads of each kind; None for as many as there are cores.
         max_pixels: Refuse larger pictures.
+        finetune: Train the last stage of the base further, where that is better.
     """
 
     data: str
@@ -74,6 +75,7 @@ class Plan:
     batch_size: int = 8
     workers: int | None = None
     max_pixels: int = MAX_PIXELS
+    finetune: bool = False
 
     @property
     def folder(self) -> Path:
@@ -128,9 +130,8 @@ def fit(
         apart = read_labelled(plan.validation, plan.form, plan.folder)
         known_alone(apart, classes)
     warn(_counted(found, classes, plan.form))
-    model = pooling(cam)
-    settings = settings_of(model, plan.batch_size)
-    with closing(FeatureStore(plan.folder, settings, model.head.channels)) as store:
+    model, epochs = pooling(cam), 0
+    with closing(_store(model, plan)) as store:
         views = _compute(model, plan, store, found, apart, progress, warn, stopping)
         # What could not be read may have been all of a class.
         classes = classes_of(found.pictures, plan.form, plan.data)
@@ -142,13 +143,60 @@ def fit(
             sample = sample_of(found, apart, classes, plain, thumbs, plan.holdout, plan.seed)
             for name, told in sample.lone():
                 found.problem(name, told)
-            keys = [(pictures[n].digest, view) for n in sample.fitted for view in range(views)]
-            features = store.values(keys).reshape(len(sample.fitted), views, -1)
-            problems = (*found.problems, *apart.problems)
-            outcome = _fitted(cam, plan, sample, features, problems)
+        features = _features(store, sample, views)
+    if plan.finetune:
+        cam, epochs = _tuned(cam, plan, sample, features, progress, warn, stopping)
+    if epochs:
+        model = pooling(cam)
+        with closing(_store(model, plan)) as store:
+            _compute(model, plan, store, found, apart, progress, warn, stopping)
+            sample = replace(sample, plain=store.values(whole))
+            features = _features(store, sample, views)
+    with one_thread():
+        problems = (*found.problems, *apart.problems)
+        outcome = _fitted(cam, plan, sample, features, problems, epochs)
     paths = [str(picture.path) for picture in pictures]
     shown = list(zip(paths, sample.truths, strict=True))
     return Result(outcome, found.failed + apart.failed, shown)
+
+
+def _store(model: CamModel, plan: Plan) -> FeatureStore:
+    return FeatureStore(plan.folder, settings_of(model, plan.batch_size), model.head.channels)
+
+
+def _features(store: FeatureStore, sample: Sample, views: int) -> Floats:
+    """float32 [n,V,C], of the views of those that are fitted on."""
+    keys = [(sample.pictures[n].digest, view) for n in sample.fitted for view in range(views)]
+    return store.values(keys).reshape(len(sample.fitted), views, -1)
+
+
+def _tuned(
+    cam: CamModel,
+    plan: Plan,
+    sample: Sample,
+    features: Floats,
+    progress: Callable[[int, int], None],
+    warn: Callable[[str], None],
+    stopping: Callable[[], bool],
+) -> tuple[CamModel, int]:
+    """The base with its last stage trained further, and for how many epochs; 0 where as it was."""
+    from camtool.fit.finetune import tuned
+
+    truth = sample.matrix(sample.fitted)
+    examples = Examples(features, truth, plan.form, _balanced(plan, truth))
+    with one_thread():
+        _, strength = _strength(plan, examples, sample.kinds(plan.seed))
+    found = tuned(
+        cam, sample, examples, strength, plan.folder, plan.seed, plan.workers, progress, stopping
+    )
+    if found is None:
+        raise StoppedError
+    aside = "on the fitted pictures that were set aside"
+    if found.epochs:
+        warn(f"fine-tuned: loss {found.after:.4f} {aside}, {found.before:.4f} of the layer alone")
+    else:
+        warn(f"fine-tuning is no better than the layer alone {aside}: the base stays as it is")
+    return found.cam, found.epochs
 
 
 def _counted(found: Found, classes: Classes, form: Form) -> str:
@@ -206,6 +254,7 @@ def _fitted(
     sample: Sample,
     features: Floats,
     problems: tuple[Problem, ...],
+    epochs: int,
 ) -> Outcome:
     """Fit, measure, and write the file.
 
@@ -215,6 +264,7 @@ def _fitted(
         sample: The pictures.
         features: float32 [n,V,C], of the views of those that are fitted on.
         problems: What was found to be wrong with the data.
+        epochs: For how many the base was trained further.
     """
     truth = sample.matrix(sample.fitted)
     examples = Examples(features, truth, plan.form, _balanced(plan, truth))
@@ -241,6 +291,7 @@ def _fitted(
         problems=problems,
     )
     made = _made(cam, plan, outcome, features.shape[1], examples.balanced)
+    made |= {"finetuned": epochs} if epochs else {}
     weight, bias = layer.weight.float(), layer.bias.float()
     write_atomically(plan.output, file_of(cam, weight, bias, sample.classes, plan.form, made))
     return outcome

@@ -95,6 +95,9 @@ SEEN: dict[str, dict[str, str]] = {
     },
     "cli/test_options.py::test_the_entry_to_fetch": {"weights get": "--weights"},
     "fit/test_watermark.py::test_no_page_where_none_is_wanted": {"fit": "--report"},
+    "fit/test_finetune.py::test_it_is_taken_where_it_is_better_and_explains_exactly": {
+        "fit": "--finetune"
+    },
     "cli/test_commands.py::test_version_and_missing_command": {"": "--version"},
     "cli/test_options.py::test_completion_is_shown_and_installed": {
         "": "--show-completion --install-completion"
