@@ -98,6 +98,24 @@ SEEN: dict[str, dict[str, str]] = {
     "fit/test_finetune.py::test_it_is_taken_where_it_is_better_and_explains_exactly": {
         "fit": "--finetune"
     },
+    "fit/test_fit.py::test_how_pictures_meet_the_base_is_kept_in_the_file": {
+        "fit": "--size --mean --std --interpolation --fit"
+    },
+    "fit/test_fit.py::test_what_runs_through_the_network": {
+        "fit": "--batch-size --views --workers --max-pixels"
+    },
+    "fit/test_fit.py::test_what_can_not_be_had_is_refused": {"fit": "--base --offline --device"},
+    "fit/test_fit.py::test_the_same_again_gives_the_same_bytes_and_runs_no_network": {
+        "fit": "--features --seed --strength"
+    },
+    "fit/test_fit.py::test_other_bases": {"fit": "--weights"},
+    "fit/test_fit.py::test_several_labels_and_one": {"fit": "--multi-label"},
+    "fit/test_fit.py::test_pictures_of_ones_own_to_measure_on": {"fit": "--validation"},
+    "fit/test_fit.py::test_uneven_classes_are_balanced_unless_told": {"fit": "--balance"},
+    "fit/test_fit.py::test_json_is_one_document_with_null_for_what_is_not_known": {
+        "fit": "--json --holdout"
+    },
+    "fit/test_fit.py::test_an_output_elsewhere_is_made": {"fit": "--output"},
     "cli/test_commands.py::test_version_and_missing_command": {"": "--version"},
     "cli/test_options.py::test_completion_is_shown_and_installed": {
         "": "--show-completion --install-completion"

@@ -52,6 +52,7 @@ def test_the_file_says_what_was_measured_and_where(coloured, fitted, tmp_path) -
         assert answer["probabilities"] == pytest.approx(wanted, abs=2e-5)
 
 
+@pytest.mark.slow
 def test_a_process_that_has_only_camtool_loads_it_and_runs_nothing(fitted, coloured, tmp_path):
     fitted(coloured(4))
     script = (
@@ -65,6 +66,7 @@ def test_a_process_that_has_only_camtool_loads_it_and_runs_nothing(fitted, colou
     assert str(tmp_path).encode() not in content
 
 
+@pytest.mark.slow
 def test_explain_batch_evaluate_and_inspect_take_it(fitted, coloured, tmp_path) -> None:
     data = coloured(6)
     fitted(data)
@@ -259,7 +261,7 @@ def test_the_learning_curve_grows_to_all_pictures(coloured, fitted) -> None:
     ("words", "code", "reason"),
     [
         (("--base", "squeezenet1_1", "--weights", "random"), 3, "its head is"),
-        (("--base", "vgg11", "--weights", "random"), 3, "can't be the base"),
+        (("--base", "mobilenet_v3_small", "--weights", "random"), 3, "can't be the base"),
         (("--base", "nonsense"), 3, "is no architecture"),
     ],
 )
@@ -284,6 +286,7 @@ def test_wrong_usage_is_one_line(coloured, fitting, tmp_path) -> None:
         assert "Traceback" not in result.output
 
 
+@pytest.mark.slow
 def test_other_bases(coloured, fitted, tmp_path) -> None:
     torch.save(zoo.random_module("resnet18").state_dict(), tmp_path / "body.pth")
     data = coloured(4)
@@ -307,8 +310,72 @@ def test_an_output_inside_the_data_is_no_class(coloured, fitted) -> None:
         assert len(found["classes"]) == 3
 
 
+def test_an_output_elsewhere_is_made(coloured, tiny, tmp_path) -> None:
+    output = tmp_path / "new" / "deep" / "mine.safetensors"
+    words = ("fit", coloured(3), "--base", tiny, "--output", output)
+    result = CliRunner().invoke(app, [os.fspath(word) for word in words])
+    assert result.exit_code == 0, result.output
+    assert output.exists()
+
+
 def test_json_is_one_document_with_null_for_what_is_not_known(coloured, fitting) -> None:
     result = fitting(coloured(3), "--json", "--holdout", "0")
     found = json.loads(result.stdout, parse_constant=pytest.fail)
     assert found["accuracy"] is None is found["majority"]
     assert Path(found["file"]).exists()
+
+
+def test_how_pictures_meet_the_base_is_kept_in_the_file(coloured, fitted, tmp_path) -> None:
+    data = coloured(4)
+    words = (
+        "--size",
+        "48",
+        "--mean",
+        ".4,.5,.6",
+        "--std",
+        ".2,.3,.4",
+        "--interpolation",
+        "nearest",
+    )
+    first = fitted(data, *words)
+    spec = camtool.load(tmp_path / "mine.safetensors", device="cpu").preprocessing
+    assert (spec.size, spec.mean, spec.std) == (48, (0.4, 0.5, 0.6), (0.2, 0.3, 0.4))
+    assert spec.interpolation == "nearest"
+    second = fitted(data, *words, "--fit", "squash")
+    assert files.metadata(tmp_path / "mine.safetensors").made["fit"] == "squash"
+    assert held(first) == held(second)
+    assert first["penalties"] != second["penalties"]
+
+
+def test_what_runs_through_the_network(coloured, fitted, fitting, tmp_path, monkeypatch) -> None:
+    data, sizes = coloured(5), []
+    explain = camtool.CamModel.explain_indices
+
+    def counted(self, batch, *rest):
+        sizes.append(len(batch))
+        return explain(self, batch, *rest)
+
+    monkeypatch.setattr(camtool.CamModel, "explain_indices", counted)
+    fitted(data, "--batch-size", "3", "--views", "4", "--workers", "1")
+    assert max(sizes) == 3
+    assert sum(sizes) == 3 * 5 * 4
+    assert files.metadata(tmp_path / "mine.safetensors").made["views"] == 4
+    failed = fitting(data, "--max-pixels", str(72 * 64))
+    assert failed.exit_code == 1
+    assert "0.png" in failed.stderr
+    assert "1.png" not in failed.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("--base", "resnet18", "--offline"), "are not on this machine"),
+        (("--device", "cuda:77"), "CUDA devices"),
+    ],
+)
+def test_what_can_not_be_had_is_refused(coloured, fitting, words, reason, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "empty"))
+    monkeypatch.setenv("CAMTOOL_HUB", "http://127.0.0.1:9")
+    refused = fitting(coloured(1), *words)
+    assert refused.exit_code == 3
+    assert reason in refused.stderr

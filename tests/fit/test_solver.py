@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from hypothesis import given
@@ -33,6 +34,7 @@ def objective(found, features, truth, form, strength, shares) -> float:
     return float(found[:, :-1].square().sum() / 2 + strength * loss)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strength", [0.003, 0.1, 3.0])
 @pytest.mark.parametrize("balanced", [False, True])
 def test_the_loss_is_that_of_scikit_learn(strength, balanced) -> None:
@@ -56,6 +58,7 @@ def test_the_loss_is_that_of_scikit_learn(strength, balanced) -> None:
     torch.testing.assert_close(found[:, :-1], other[:, :-1], atol=1e-3, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_one_logit_is_that_of_scikit_learn() -> None:
     linear_model = pytest.importorskip("sklearn.linear_model")
     features, labels, _ = problem(1, classes=2)
@@ -118,10 +121,11 @@ def test_cross_validation_sees_what_is_too_strong() -> None:
     """Pure noise is best told apart by nothing, and well separated classes by a lot."""
     _, _, truth = problem(4, 80)
     noise = torch.randn(80, 40, generator=torch.Generator().manual_seed(0)).numpy()
-    clear = (noise * 0.01)[:, None]
+    clear = noise[:, None] * np.float32(0.01)
     clear[:, 0, :4] += truth.float().numpy()
     folds = {number: (number // 4) % 4 for number in range(80)}
-    for features, at in ((noise[:, None], 0), (clear, -1)):
+    cases: list[tuple[npt.NDArray[np.float32], int]] = [(noise[:, None], 0), (clear, -1)]
+    for features, at in cases:
         examples = Examples(features, truth, "softmax", False)
         tried = cross_validate(examples, folds, 4, 1)
         assert min(tried, key=lambda one: one.loss) is tried[at]
