@@ -225,16 +225,20 @@ def _report(cam: CamModel, plan: Plan, result: Result) -> list[ClassLook]:
     """Write the page; where the fitted network looks."""
     from camtool import load
     from camtool.cli.progress import counting
+    from camtool.engines import ENGINES
+    from camtool.engines.engine import Request
     from camtool.fit.look import look_at_classes
     from camtool.fit.page import write_page
 
     fitted = load(plan.output, device=str(cam.device), fit=cam.fit)
     fitted.fuse()
+    request = Request((), 1, plan.batch_size, plan.max_pixels, reduced=True)
+    engine = ENGINES["threads"](fitted, request, plan.workers, common.say)
     with counting("maps") as progress:
-        looks = look_at_classes(fitted, result.pictures, progress)
+        looks = look_at_classes(engine, result.pictures, len(fitted.labels), progress)
     page = plan.output.with_suffix(".html")
     try:
-        write_page(page, result.outcome, fitted, looks)
+        write_page(page, result.outcome, engine, looks)
     except OSError as error:
         common.usage(f"{page}: can't be written ({error.strerror})")
     return looks

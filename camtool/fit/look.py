@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from camtool.engines.engine import Failed, Job, Request
+from camtool.engines.engine import Failed, Job
 from camtool.engines.stream import explain_jobs
-from camtool.engines.threads import ThreadEngine, Workers
 from camtool.report.aggregate import ClassAggregator, Evidence, evidence
 from camtool.report.suspicion import Suspicions
 from camtool.views.text import display_text
 
 if TYPE_CHECKING:
+    from camtool.engines.engine import Engine
     from camtool.explanation import Explanation
-    from camtool.model import CamModel
     from camtool.report.schema import ClassSummary, Flag
     from camtool.targets import Target
 
@@ -63,48 +62,49 @@ def warnings(looks: Sequence[ClassLook], labels: Sequence[str]) -> list[str]:
 
 
 def look_at_classes(
-    cam: CamModel, pictures: Pictures, progress: Progress = lambda done, total: None
+    engine: Engine, pictures: Pictures, classes: int, progress: Progress = lambda done, total: None
 ) -> list[ClassLook]:
     """Where the evidence for each class lies, with the class flagged that its place gives away.
 
     Pictures that can't be read any more are passed over.
 
     Args:
-        cam: The fitted network.
+        engine: With the fitted network.
         pictures: What it was fitted on, and what was held out.
+        classes: Of the network.
         progress: Told after every picture.
 
     Returns:
         One for each class that a picture shows, in their order.
     """
-    shown = list(_sampled(pictures, len(cam.labels)))
-    classes, suspicions = ClassAggregator(), Suspicions()
+    shown = list(_sampled(pictures, classes))
+    sums, suspicions = ClassAggregator(), Suspicions()
     kept: list[tuple[int, int, Evidence]] = []
     targets = [(path, [k]) for path, k in shown]
-    for number, explanation in explained(cam, targets):
+    for number, explanation in explained(engine, targets):
         progress(number + 1, len(shown))
         if isinstance(explanation, Failed):
             continue
         geometry, key = explanation.geometry, shown[number][1]
         found = evidence(explanation.maps[0], geometry.region, geometry.size)
         kept.append((key, number, found))
-        classes.update(key, found)
+        sums.update(key, found)
         if found.grid is not None:
             suspicions.update(key, found.grid)
     for key, number, found in kept:
-        classes.compare(key, number, found)
+        sums.compare(key, number, found)
     apart = suspicions.flags()
-    return [_look(classes, key, apart, shown) for key in sorted(classes)]
+    return [_look(sums, key, apart, shown) for key in sorted(sums)]
 
 
 def _look(
-    classes: ClassAggregator,
+    sums: ClassAggregator,
     key: int,
     apart: Mapping[int, tuple[float, Flag | None]],
     shown: Sequence[tuple[str, int]],
 ) -> ClassLook:
     distance, flag = apart.get(key, (None, None))
-    summary = classes.summary(key)._replace(apart=distance, flags=[flag] if flag else [])
+    summary = sums.summary(key)._replace(apart=distance, flags=[flag] if flag else [])
     return ClassLook(summary, tuple(shown[place][0] for place, _ in summary.typical))
 
 
@@ -121,15 +121,13 @@ def _sampled(pictures: Pictures, classes: int) -> Iterator[tuple[str, int]]:
 
 
 def explained(
-    cam: CamModel, targets: Sequence[tuple[str, Sequence[Target]]]
+    engine: Engine, targets: Sequence[tuple[str, Sequence[Target]]]
 ) -> Iterator[tuple[int, Explanation | Failed]]:
     """Explanations of pictures, by their number, a few at a time.
 
     Args:
-        cam: The network.
+        engine: With the network.
         targets: Paths, each with as many targets.
     """
-    request = Request(batch_size=cam.measured_batch_size(), reduced=True)
-    engine = ThreadEngine(cam, request, Workers.for_folder(cam.device))
     jobs = (Job(number, path, some) for number, (path, some) in enumerate(targets))
     return ((job.number, result) for job, result in explain_jobs(engine, jobs))

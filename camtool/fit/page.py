@@ -39,9 +39,9 @@ from camtool.views.text import display_text, percent
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from camtool.engines.engine import Engine
     from camtool.explanation import Explanation
     from camtool.fit.outcome import Outcome
-    from camtool.model import CamModel
     from camtool.report.schema import Flag
     from camtool.targets import Target
 
@@ -107,13 +107,13 @@ class Place:
     typical: Sequence[Shown]
 
 
-def write_page(path: Path, outcome: Outcome, cam: CamModel, looks: Sequence[ClassLook]) -> None:
+def write_page(path: Path, outcome: Outcome, engine: Engine, looks: Sequence[ClassLook]) -> None:
     """Write the page of a fit, whole or not at all.
 
     Args:
         path: Where it goes.
         outcome: What came of the fit.
-        cam: The fitted network.
+        engine: With the fitted network.
         looks: Where it looks, as from `look_at_classes`.
 
     Raises:
@@ -135,8 +135,8 @@ def write_page(path: Path, outcome: Outcome, cam: CamModel, looks: Sequence[Clas
         matrix=_matrix(outcome),
         pairs=_pairs(outcome),
         charts=list(_charts(outcome)),
-        cases=list(_cases(cam, wrong, outcome.labels)),
-        places=_places(cam, looks, outcome.labels),
+        cases=list(_cases(engine, wrong, outcome.labels)),
+        places=_places(engine, looks, outcome.labels),
         unseen=max(0, len(looks) - LOOKS),
         duplicates=[_alike(group) for group in outcome.duplicates[:LISTED]],
         problems=[(short_path(p.path), short(p.reason)) for p in outcome.problems[:LISTED]],
@@ -212,7 +212,7 @@ def _charts(outcome: Outcome) -> Iterator[Chart]:
         yield penalties(outcome.penalties, outcome.strength)
 
 
-def _cases(cam: CamModel, wrong: Sequence[Mistake], labels: Sequence[str]) -> Iterator[Case]:
+def _cases(engine: Engine, wrong: Sequence[Mistake], labels: Sequence[str]) -> Iterator[Case]:
     """The mistakes with the map of the answer, that of the truth, and of one rather than the other.
 
     Where there is no answer, or no truth, with the one map that there is.
@@ -221,7 +221,7 @@ def _cases(cam: CamModel, wrong: Sequence[Mistake], labels: Sequence[str]) -> It
     single = [one for one in wrong if one.said is None or one.missed is None]
     found: dict[int, Case] = {}
     for some in (both, single):
-        for number, result in explained(cam, [(m.answer.path, _targets(m)) for m in some]):
+        for number, result in explained(engine, [(m.answer.path, _targets(m)) for m in some]):
             one = some[number]
             shown = [] if isinstance(result, Failed) else list(_maps(result, one, labels))
             found[id(one)] = Case(short_path(one.answer.path), shown)
@@ -264,10 +264,10 @@ def _url(form: str, content: bytes) -> str:
     return f"data:image/{form};base64,{base64.b64encode(content).decode()}"
 
 
-def _places(cam: CamModel, looks: Sequence[ClassLook], labels: Sequence[str]) -> list[Place]:
+def _places(engine: Engine, looks: Sequence[ClassLook], labels: Sequence[str]) -> list[Place]:
     """Where the network looks for each class, the suspicious ones and those apart first."""
     first = sorted(looks, key=lambda one: (one.flag is None, -(one.summary.apart or -9.0)))[:LOOKS]
-    strips = {id(one): list(_strip(cam, one)) for one in first[:STRIPS] if one.flag}
+    strips = {id(one): list(_strip(engine, one)) for one in first[:STRIPS] if one.flag}
     colours = table(POSITIVE_DEFAULT)
     return [
         Place(
@@ -281,8 +281,8 @@ def _places(cam: CamModel, looks: Sequence[ClassLook], labels: Sequence[str]) ->
     ]
 
 
-def _strip(cam: CamModel, one: ClassLook) -> Iterator[Shown]:
+def _strip(engine: Engine, one: ClassLook) -> Iterator[Shown]:
     targets = [(path, [one.summary.position]) for path in one.typical[:STRIPS]]
-    for _, result in explained(cam, targets):
+    for _, result in explained(engine, targets):
         if not isinstance(result, Failed):
             yield _shown(result, 0, Look(), short_path(result.name))

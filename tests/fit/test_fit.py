@@ -356,7 +356,7 @@ def test_what_runs_through_the_network(coloured, fitted, fitting, tmp_path, monk
         return explain(self, batch, *rest)
 
     monkeypatch.setattr(camtool.CamModel, "explain_indices", counted)
-    fitted(data, "--batch-size", "3", "--views", "4", "--workers", "1")
+    fitted(data, "--batch-size", "3", "--views", "4", "--workers", "1", "--no-report")
     assert max(sizes) == 3
     assert sum(sizes) == 3 * 5 * 4
     assert files.metadata(tmp_path / "mine.safetensors").made["views"] == 4

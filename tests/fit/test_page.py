@@ -13,6 +13,8 @@ import pytest
 from PIL import Image
 
 import camtool
+from camtool.engines.engine import Request
+from camtool.engines.threads import ThreadEngine
 from camtool.fit.look import ClassLook, explained, look_at_classes
 from camtool.fit.outcome import Answer, Problem
 from camtool.fit.page import LISTED, MOST_BYTES, PICTURE_BYTES, WORST, short, write_page
@@ -26,6 +28,11 @@ EMPTY = {"meta", "img", "line", "rect", "circle", "polyline", "input"}
 @pytest.fixture(scope="module")
 def cam(tiny):
     return camtool.load(tiny, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def engine(cam):
+    return ThreadEngine(cam, Request())
 
 
 @pytest.fixture(scope="module")
@@ -52,12 +59,12 @@ FLAG = Flag("lower right", (0.625, 0.625, 1.0, 1.0), 0.61, 0.12, 0.004)
 
 
 @pytest.fixture
-def written(cam, tmp_path):
+def written(engine, tmp_path):
     """Writes a page: from an outcome and looks to its HTML."""
 
     def write(outcome, looks=()):
         path = tmp_path / "mine.html"
-        write_page(path, outcome, cam, looks)
+        write_page(path, outcome, engine, looks)
         return path.read_text("utf-8")
 
     return write
@@ -191,7 +198,7 @@ def test_nothing_held_out_leaves_a_page(written, cam, outcome_of):
     assert "nan" not in page.words
 
 
-def test_the_page_stays_small_whatever_it_is_made_of(tmp_path, cam, outcome_of):
+def test_the_page_stays_small_whatever_it_is_made_of(tmp_path, engine, outcome_of):
     """Thousands of classes, long texts, and pictures that no JPEG makes small."""
     random = np.random.default_rng(0)
     paths = []
@@ -210,7 +217,7 @@ def test_the_page_stays_small_whatever_it_is_made_of(tmp_path, cam, outcome_of):
     )
     looks = [look_of(n, FLAG, paths[:6], n) for n in range(5)]
     looks += [look_of(n, FLAG, (), n) for n in range(5, 1000)]
-    write_page(tmp_path / "mine.html", outcome, cam, looks)
+    write_page(tmp_path / "mine.html", outcome, engine, looks)
     html = (tmp_path / "mine.html").read_bytes()
     assert MOST_BYTES / 4 < len(html) <= MOST_BYTES
     for encoded in re.findall(rb"base64,([^\"]+)", html):
@@ -222,13 +229,13 @@ def test_the_page_stays_small_whatever_it_is_made_of(tmp_path, cam, outcome_of):
     assert "880 more are left out." in page.words
 
 
-def test_pictures_of_each_class_are_looked_at_evenly(cam, photos, monkeypatch):
+def test_pictures_of_each_class_are_looked_at_evenly(cam, engine, photos, monkeypatch):
     paths = [str(photos / f"{n:04d}.jpg") for n in range(24)]
     told, asked = [], []
 
-    def noted(cam, targets):
+    def noted(engine, targets):
         asked.extend(targets)
-        return explained(cam, targets)
+        return explained(engine, targets)
 
     monkeypatch.setattr("camtool.fit.look.explained", noted)
     monkeypatch.setattr("camtool.fit.look.PER_CLASS", 4)
@@ -236,7 +243,7 @@ def test_pictures_of_each_class_are_looked_at_evenly(cam, photos, monkeypatch):
     best = int(cam.explain(paths[0]).indices[0])
     other, absent = [k for k in range(5) if k != best][:2]
     shown = [(path, (other if n % 2 else best,)) for n, path in enumerate(paths)]
-    looks = look_at_classes(cam, [*shown, ("gone.jpg", (absent,))], lambda *c: told.append(c))
+    looks = look_at_classes(engine, [*shown, ("gone.jpg", (absent,))], 5, lambda *c: told.append(c))
     wanted = {best: (0, 8, 14, 22), other: (1, 9, 15, 23)}
     expected = [(paths[n], [k]) for k, some in wanted.items() for n in some]
     expected.append(("gone.jpg", [absent]))
