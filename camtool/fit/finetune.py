@@ -55,12 +55,14 @@ class Tuned:
         epochs: After how many it is taken; 0 for the base as it was.
         before: Loss of the layer alone on the pictures set aside, in nats.
         after: That of the epoch taken.
+        aside: Those pictures, by row of the examples.
     """
 
     cam: CamModel
     epochs: int
     before: float
     after: float
+    aside: Sequence[int]
 
 
 def last_stage(cam: CamModel) -> list[str]:
@@ -210,7 +212,7 @@ def tuned(
     inner = first_share(sample.kinds(seed), 1 - CHOSEN_BY)
     aside = sorted({*range(len(examples.truth))} - {*inner})
     if not aside:
-        return Tuned(cam, 0, math.nan, math.nan)
+        return Tuned(cam, 0, math.nan, math.nan, aside)
     with one_thread():
         layer = fitted_layer(examples.some(inner), strength)
     network = with_layer(cam, layer.weight.float(), layer.bias.float()).requires_grad_(False)
@@ -227,7 +229,7 @@ def tuned(
             best = _best(tuner, names, steps)
         except _Stopped:
             return None
-    return _taken(cam, network, best, sample.classes.labels)
+    return _taken(cam, network, best, sample.classes.labels, aside)
 
 
 class _Steps:
@@ -269,11 +271,15 @@ def _best(tuner: _Tuner, names: Sequence[str], steps: _Steps) -> dict[str, Any]:
 
 
 def _taken(
-    cam: CamModel, network: nn.Module, best: dict[str, Any], labels: tuple[str, ...]
+    cam: CamModel,
+    network: nn.Module,
+    best: dict[str, Any],
+    labels: tuple[str, ...],
+    aside: Sequence[int],
 ) -> Tuned:
     """The base with the parameters of the best epoch."""
     if not best["epoch"]:
-        return Tuned(cam, 0, best["before"], best["loss"])
+        return Tuned(cam, 0, best["before"], best["loss"], aside)
     network.load_state_dict(best["state"], strict=False)
     network.requires_grad_(False)
     digest = hashlib.sha256()
@@ -282,7 +288,7 @@ def _taken(
     its = replace(cam.network, module=network, sha256=digest.hexdigest(), labels=labels, synsets=())
     dtype = str(cam.dtype).removeprefix("torch.")
     model = CamModel(its, None, str(cam.device), dtype, cam.fit, preprocessing=cam.preprocessing)
-    return Tuned(model, best["epoch"], best["before"], best["loss"])
+    return Tuned(model, best["epoch"], best["before"], best["loss"], aside)
 
 
 def _key(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +17,7 @@ from camtool.fit.assess import accuracy, answers, learning_curve, majority
 from camtool.fit.base import check_base, file_of
 from camtool.fit.data import Classes, Found, classes_of, known_alone, read_labelled
 from camtool.fit.features import compute, pooling, settings_of
+from camtool.fit.finetune import Tuned, tuned
 from camtool.fit.outcome import Floats, Form, Outcome, Penalty, Problem
 from camtool.fit.sample import Sample, sample_of
 from camtool.fit.solver import USUAL, Examples, cross_validate, fitted_layer, one_thread
@@ -130,7 +131,7 @@ def fit(
         apart = read_labelled(plan.validation, plan.form, plan.folder)
         known_alone(apart, classes)
     warn(_counted(found, classes, plan.form))
-    model, epochs = pooling(cam), 0
+    model, further = pooling(cam), None
     with closing(_store(model, plan)) as store:
         views = _compute(model, plan, store, found, apart, progress, warn, stopping)
         # What could not be read may have been all of a class.
@@ -145,16 +146,16 @@ def fit(
                 found.problem(name, told)
         features = _features(store, sample, views)
     if plan.finetune:
-        cam, epochs = _tuned(cam, plan, sample, features, progress, warn, stopping)
-    if epochs:
-        model = pooling(cam)
+        further = _tuned(cam, plan, sample, features, progress, warn, stopping)
+    if further:
+        cam, model = further.cam, pooling(further.cam)
         with closing(_store(model, plan)) as store:
             _compute(model, plan, store, found, apart, progress, warn, stopping)
             sample = replace(sample, plain=store.values(whole))
             features = _features(store, sample, views)
     with one_thread():
         problems = (*found.problems, *apart.problems)
-        outcome = _fitted(cam, plan, sample, features, problems, epochs)
+        outcome = _fitted(cam, plan, sample, features, problems, further)
     paths = [str(picture.path) for picture in pictures]
     shown = list(zip(paths, sample.truths, strict=True))
     return Result(outcome, found.failed + apart.failed, shown)
@@ -178,10 +179,8 @@ def _tuned(
     progress: Callable[[int, int], None],
     warn: Callable[[str], None],
     stopping: Callable[[], bool],
-) -> tuple[CamModel, int]:
-    """The base with its last stage trained further, and for how many epochs; 0 where as it was."""
-    from camtool.fit.finetune import tuned
-
+) -> Tuned | None:
+    """The base with its last stage trained further, where that is better."""
     truth = sample.matrix(sample.fitted)
     examples = Examples(features, truth, plan.form, _balanced(plan, truth))
     with one_thread():
@@ -196,7 +195,7 @@ def _tuned(
         warn(f"fine-tuned: loss {found.after:.4f} {aside}, {found.before:.4f} of the layer alone")
     else:
         warn(f"fine-tuning is no better than the layer alone {aside}: the base stays as it is")
-    return found.cam, found.epochs
+    return found if found.epochs else None
 
 
 def _counted(found: Found, classes: Classes, form: Form) -> str:
@@ -254,7 +253,7 @@ def _fitted(
     sample: Sample,
     features: Floats,
     problems: tuple[Problem, ...],
-    epochs: int,
+    further: Tuned | None,
 ) -> Outcome:
     """Fit, measure, and write the file.
 
@@ -264,12 +263,14 @@ def _fitted(
         sample: The pictures.
         features: float32 [n,V,C], of the views of those that are fitted on.
         problems: What was found to be wrong with the data.
-        epochs: For how many the base was trained further.
+        further: How the base was trained further, if it was. Then the strength is chosen on the
+            pictures that it was not trained on, and there is no learning curve, for that would take
+            a base trained on fewer pictures.
     """
     truth = sample.matrix(sample.fitted)
     examples = Examples(features, truth, plan.form, _balanced(plan, truth))
     kinds = sample.kinds(plan.seed)
-    penalties, strength = _strength(plan, examples, kinds)
+    penalties, strength = _strength(plan, examples, kinds, further.aside if further else ())
     layer = fitted_layer(examples, strength)
     figure = accuracy(layer, sample, examples)
     outcome = Outcome(
@@ -283,7 +284,7 @@ def _fitted(
         answers=answers(layer, sample, examples),
         accuracy=figure,
         majority=majority(sample),
-        curve=learning_curve(sample, examples, kinds, strength, figure),
+        curve=() if further else learning_curve(sample, examples, kinds, strength, figure),
         duplicates=tuple(
             tuple(str(sample.pictures[number].path) for number in group)
             for group in sample.duplicates()
@@ -291,7 +292,7 @@ def _fitted(
         problems=problems,
     )
     made = _made(cam, plan, outcome, features.shape[1], examples.balanced)
-    made |= {"finetuned": epochs} if epochs else {}
+    made |= {"finetuned": further.epochs} if further else {}
     weight, bias = layer.weight.float(), layer.bias.float()
     write_atomically(plan.output, file_of(cam, weight, bias, sample.classes, plan.form, made))
     return outcome
@@ -303,13 +304,19 @@ def _balanced(plan: Plan, truth: Tensor) -> bool:
     return plan.balance == "yes" or (plan.balance == "auto" and plan.form == "softmax" and uneven)
 
 
-def _strength(plan: Plan, examples: Examples, kinds: Kinds) -> tuple[list[Penalty], float]:
-    """What cross-validation tried, and the strength to take."""
-    count = min(FOLDS, max(map(len, kinds)))
-    if plan.strength is not None or count < 2:
+def _strength(
+    plan: Plan, examples: Examples, kinds: Kinds, aside: Sequence[int] = ()
+) -> tuple[list[Penalty], float]:
+    """What cross-validation tried, and the strength to take.
+
+    Where some pictures were set aside, each strength is tried on those.
+    """
+    count = 1 if aside else min(FOLDS, max(map(len, kinds)))
+    if plan.strength is not None or (count < 2 and not aside):
         return [], plan.strength or USUAL
+    folds = dict.fromkeys(aside, 0) if aside else folds_of(kinds, count)
     workers = min(count, plan.workers or available_cores())
-    penalties = cross_validate(examples, folds_of(kinds, count), count, workers)
+    penalties = cross_validate(examples, folds, count, workers)
     return penalties, min(penalties, key=lambda one: one.loss).strength
 
 

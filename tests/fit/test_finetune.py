@@ -12,6 +12,7 @@ import torch
 import camtool
 from camtool.fit import finetune
 from camtool.fit.finetune import last_stage
+from camtool.fit.solver import cross_validate
 from camtool.networks import torchvision as zoo
 
 WORDS = ("--finetune", "--no-report", "--strength", "0.0001")
@@ -49,6 +50,25 @@ def test_it_is_taken_where_it_is_better_and_explains_exactly(coloured, fitting, 
         assert np.abs(e.residual).max() < 1e-5 * np.ptp(e.all_logits)
         told = dict(zip(e.indices.tolist(), e.probabilities.tolist(), strict=True))
         assert answer["probabilities"] == pytest.approx([told[k] for k in range(3)], abs=2e-5)
+
+
+def test_the_strength_is_chosen_on_what_was_not_trained_on(coloured, fitting, monkeypatch):
+    """Cross-validation over all would take features that know the answers."""
+    asked = []
+
+    def noted(examples, folds, count, workers):
+        asked.append((len(examples.truth), sorted(folds), count))
+        return cross_validate(examples, folds, count, workers)
+
+    monkeypatch.setattr("camtool.fit.run.cross_validate", noted)
+    # The layer alone is nearly as good, so that only many small steps make it better.
+    monkeypatch.setattr(finetune, "RATE", 1e-4)
+    done = fitting(coloured(26), "--json", "--finetune", "--no-report")
+    assert losses(done.stderr)
+    (_, every, folds), (count, some, one) = asked
+    assert (len(every), folds, one) == (count, 5, 1)
+    assert 0.15 * count < len(some) < 0.25 * count
+    assert json.loads(done.stdout)["curve"] == []
 
 
 def test_it_is_left_where_it_is_worse(coloured, fitting, monkeypatch, tmp_path):
