@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from camtool.fit.outcome import Floats, Form, Penalty
 
-TOLERANCE = 1e-7
+TOLERANCE = 1e-6
 """Largest derivative at which the loss, per unit of weight of the pictures, is called least."""
 
 ROUGH = 1e-5
@@ -205,9 +205,9 @@ class Layer:
         return features.double() @ self.weight.T + self.bias
 
 
-def fitted_layer(examples: Examples, strength: float) -> Layer:
+def fitted_layer(examples: Examples, strength: float, tolerance: float = TOLERANCE) -> Layer:
     """The layer for one strength, as a file has it: rounded to float32."""
-    layer = next(_path(examples, [strength], TOLERANCE))
+    layer = next(_path(examples, [strength], tolerance))
     return Layer(layer.weight.float().double(), layer.bias.float().double())
 
 
