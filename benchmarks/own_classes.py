@@ -43,7 +43,11 @@ def main() -> None:
     root = parser.parse_args().root
     synsets = sorted((root / "wnids.txt").read_text().split())
     measure(root, "Ten classes, 100 pictures of each", {one: (one,) for one in synsets[::20]}, 100)
-    measure(root, "Cats against dogs, all pictures", {"cat": CATS, "dog": DOGS}, sys.maxsize)
+    two: Task = {"cat": CATS, "dog": DOGS}
+    measure(root, "Cats against dogs, all pictures", two, sys.maxsize)
+    others = [one for one in synsets if one not in CATS + DOGS]
+    three = {**two, "neither": tuple(others[::10])}
+    measure(root, "Cats, dogs, and neither, 60 pictures of each synset", three, 60)
 
 
 def measure(root: Path, name: str, task: Task, count: int) -> None:
@@ -68,7 +72,8 @@ def measure(root: Path, name: str, task: Task, count: int) -> None:
     print(f"  accuracy, fitted       {accuracy.value:.1f} ({accuracy.low:.1f}-{accuracy.high:.1f})")
     print(f"  accuracy, gapnet       {right:.1f} ({low:.1f}-{high:.1f})")
     print(f"  most frequent answer   {outcome.majority:.1f}")
-    localize(cam, mine)
+    known = [record for record in mine.records if record.label != "neither"]
+    localize(cam, Dataset(known, []))
 
 
 def validation(known: Dataset, task: Task) -> Dataset:

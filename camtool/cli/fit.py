@@ -207,6 +207,7 @@ def _run(cam: CamModel, plan: Plan) -> Result:
     from camtool.cli.progress import counting
     from camtool.fit.data import DataError
     from camtool.fit.run import StoppedError, fit
+    from camtool.folder.workspace import RunError
 
     keep_freed_memory()
     try:
@@ -215,7 +216,7 @@ def _run(cam: CamModel, plan: Plan) -> Result:
     except StoppedError:
         common.say("stopped: the same command continues")
         raise typer.Exit(INTERRUPTED) from None
-    except DataError as error:
+    except (DataError, RunError) as error:
         common.usage(str(error))
     except OSError as error:
         common.usage(f"{error.filename or plan.output}: can't be written ({error.strerror})")

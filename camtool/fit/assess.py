@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -11,7 +10,7 @@ from torch import Tensor
 from camtool.evaluate.figures import Figure
 from camtool.fit.outcome import Answer, Point
 from camtool.fit.sample import Sample
-from camtool.fit.solver import Examples, Layer, fitted_layer, right
+from camtool.fit.solver import ROUGH, Examples, Layer, fitted_layer, right
 from camtool.fit.split import Kinds, first_share
 from camtool.folder.truth import wilson
 from camtool.model import probabilities_of
@@ -60,9 +59,9 @@ def learning_curve(
     """Accuracy where fewer pictures are fitted on, and with all of them (`whole`)."""
     if len(sample.held) < ENOUGH:
         return ()
-    subsets: list[Sequence[int]] = [first_share(kinds, share) for share in SHARES]
-    points = [
-        Point(len(some), accuracy(fitted_layer(examples.some(some), strength), sample, examples))
-        for some in subsets
-    ]
+    points = []
+    for share in SHARES:
+        some = first_share(kinds, share)
+        layer = fitted_layer(examples.some(some), strength, ROUGH)
+        points.append(Point(len(some), accuracy(layer, sample, examples)))
     return (*points, Point(len(examples.truth), whole))

@@ -120,6 +120,8 @@ def read_labelled(source: str, form: Form, exclude: Path) -> Found:
             found.pictures.append(Labelled(picture.source, names))
     if discovered.skipped:
         found.problem(source, f"{discovered.skipped:,} files are no pictures; left out")
+    if discovered.own:
+        found.problem(source, f"{discovered.own:,} files are camtool's own; left out")
     if not listed:
         _name_empty(Path(source), exclude, found)
     if not found.pictures:

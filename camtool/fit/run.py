@@ -122,6 +122,7 @@ def fit(
         DataError: Nothing can be fitted to the data.
         ModelError: The network can't be the base.
         OSError: The file, or the features, can't be written.
+        RunError: Another fit is computing the same features.
         StoppedError: `stopping` said so; what is computed is kept.
     """
     check_base(cam)

@@ -9,6 +9,8 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from camtool.fit.outcome import Floats
 from camtool.fit.store import Thumbs
@@ -91,22 +93,21 @@ def _near(thumbs: Thumbs, features: Floats) -> Iterable[tuple[int, int]]:
     inside = _directions(features - features.mean(0) if len(features) >= FEW else features)
     for start in range(0, len(features), _BLOCK):
         some = slice(start, start + _BLOCK)
-        near = np.maximum(plain[some] @ plain.T, plain[some] @ mirrored.T) >= ALIKE
-        near &= inside[some] @ inside.T >= ALIKE_IN_CLASS
-        for first, second in zip(*np.nonzero(near), strict=True):
+        alike = torch.maximum(plain[some] @ plain.T, plain[some] @ mirrored.T) >= ALIKE
+        near = alike & (inside[some] @ inside.T >= ALIKE_IN_CLASS)
+        for first, second in near.nonzero().tolist():
             if first + start < second:
-                yield int(first) + start, int(second)
+                yield first + start, second
 
 
-def _contrasts(thumbs: Thumbs) -> Floats:
+def _contrasts(thumbs: Thumbs) -> Tensor:
     """float32 [N,S*S*3]: products of two rows are correlations of the pictures."""
     values = thumbs.astype(np.float32)
     return _directions((values - values.mean((1, 2), keepdims=True)).reshape(len(thumbs), -1))
 
 
-def _directions(features: Floats) -> Floats:
-    lengths = np.linalg.norm(features, axis=1, keepdims=True)
-    return np.asarray(features / np.maximum(lengths, np.finfo(np.float32).tiny))
+def _directions(values: Floats) -> Tensor:
+    return torch.nn.functional.normalize(torch.from_numpy(values), dim=1)
 
 
 def shuffled(

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from camtool.engines.engine import Shape
 from camtool.files import make_folders
 from camtool.fit.outcome import Floats
+from camtool.folder.workspace import lock
 
 Key: TypeAlias = tuple[bytes, int]
 """SHA-256 of a picture's file, and the number of the view of it."""
@@ -55,6 +56,7 @@ class FeatureStore:
 
     Raises:
         OSError: The file can't be made or read.
+        RunError: Another fit is writing there.
     """
 
     def __init__(self, folder: Path, settings: Mapping[str, Any], channels: int) -> None:
@@ -66,18 +68,26 @@ class FeatureStore:
         fields += [("thumb", "u1", (SIDE, SIDE, 3)), ("check", "<u4")]
         self._record = np.dtype(fields)
         self._rows: dict[Key, int] = {}
-        self._index()
+        self._shapes: dict[Key, Shape] = {}
         self._stream = self._path.open("ab")
+        try:
+            lock(self._stream, folder)
+            self._index()
+        except BaseException:
+            self._stream.close()
+            raise
 
     def _index(self) -> None:
-        if not self._path.exists():
-            return
-        for row, record in enumerate(self._records()):
+        """Find whole records, and cut off what follows the last one."""
+        for record in self._records():
             if zlib.crc32(record.tobytes()[:-4]) != record["check"]:
-                os.truncate(self._path, row * self._record.itemsize)
-                return
-            self._rows[record["sha256"].tobytes(), int(record["view"])] = row
-        os.truncate(self._path, (row + 1) * self._record.itemsize if self._rows else 0)
+                break
+            self._note((record["sha256"].tobytes(), int(record["view"])), record["shape"])
+        os.truncate(self._path, len(self._rows) * self._record.itemsize)
+
+    def _note(self, key: Key, shape: Sequence[int]) -> None:
+        self._rows[key] = len(self._rows)
+        self._shapes[key] = int(shape[0]), int(shape[1])
 
     def _records(self) -> Any:
         whole = self._path.stat().st_size // self._record.itemsize
@@ -100,16 +110,12 @@ class FeatureStore:
             record["shape"], record["values"], record["thumb"] = shape, values, thumb
             record["check"] = zlib.crc32(record.tobytes()[:-4])
             self._stream.write(record.tobytes())
-            self._rows[digest, view] = len(self._rows)
+            self._note((digest, view), shape)
         self._stream.flush()
 
     def shape(self, key: Key) -> Shape | None:
         """The input shape of a view whose features are kept; None if they are not."""
-        row = self._rows.get(key)
-        if row is None:
-            return None
-        height, width = self._records()["shape"][row]
-        return int(height), int(width)
+        return self._shapes.get(key)
 
     def values(self, keys: Sequence[Key]) -> Floats:
         """float32 [N,C], the features of N views, all of which are kept."""

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import errno
-import io
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from camtool.engines.settings import differences
 from camtool.files import make_folders, write_atomically
@@ -50,7 +49,7 @@ def claimed(
     with ExitStack() as stack:
         try:
             make_folders(hidden)
-            _lock(stack.enter_context((hidden / "lock").open("w")), output)
+            lock(stack.enter_context((hidden / "lock").open("w")), output)
             _agree(hidden, settings, overwrite)
             _sweep(output, [picture.name for picture in pictures])
             journal = Journal(hidden / JOURNAL, [picture.key for picture in pictures])
@@ -134,8 +133,12 @@ def remove_strays(files: Collection[Path], output: Path) -> None:
                 folder.rmdir()
 
 
-def _lock(stream: io.TextIOWrapper, output: Path) -> None:
-    """Let no two runs write to one folder; the lock goes with the process, however it ends."""
+def lock(stream: IO[Any], output: Path) -> None:
+    """Let no two runs write to one folder; the lock goes with the process, however it ends.
+
+    Raises:
+        RunError: Another run has it.
+    """
     try:
         import fcntl
     except ImportError:

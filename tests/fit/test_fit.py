@@ -21,6 +21,7 @@ import camtool
 from camtool.cli import app
 from camtool.engines.stream import explain_stream
 from camtool.fit import features
+from camtool.folder import workspace
 from camtool.loading import load
 from camtool.networks import fitted as files
 from camtool.networks import torchvision as zoo
@@ -156,6 +157,13 @@ def test_killed_and_started_again_it_ends_with_the_same_file(
         for file in kept.glob("*"):
             os.truncate(file, max(0, file.stat().st_size - 7))
     assert in_the_middle >= 2
+    before = size()
+    pid = server.start(tmp_path / "log", *line, output)
+    wait_until(lambda: size() > before)
+    os.kill(pid, signal.SIGINT)
+    assert server.wait() == 130, (tmp_path / "log").read_text()
+    assert "the same command continues" in (tmp_path / "log").read_text()
+    assert not output.exists()
     server.start(tmp_path / "log", *line, output)
     assert server.wait() == 0, (tmp_path / "log").read_text()
     assert output.read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
@@ -171,6 +179,17 @@ def test_a_damaged_record_is_computed_anew(coloured, fitted, tmp_path) -> None:
     fitted(data, "--features", kept, output="b.safetensors")
     both = [(tmp_path / f"{name}.safetensors").read_bytes() for name in "ab"]
     assert both[0] == both[1]
+
+
+def test_two_at_once_do_not_share_a_file(coloured, fitted, fitting, tmp_path) -> None:
+    data, kept = coloured(3), tmp_path / "kept"
+    fitted(data, "--features", kept)
+    [file] = kept.iterdir()
+    with file.open("ab") as stream:
+        workspace.lock(stream, kept)
+        refused = fitting(data, "--features", kept)
+    assert refused.exit_code == 2
+    assert "another run is writing there" in refused.stderr
 
 
 def test_pictures_of_ones_own_to_measure_on(coloured, fitted) -> None:
@@ -297,6 +316,10 @@ def test_other_bases(coloured, fitted, tmp_path) -> None:
     assert first.preprocessing.size == 64
     assert first.explain(data / "red" / "0.png").exact
     # What was fitted can be the base of another fit, of other classes.
+    fitted(data, "-w", "random", base="timm/test_resnet", output="timm.safetensors")
+    assert camtool.load(tmp_path / "timm.safetensors", device="cpu").network.name.startswith(
+        "timm/"
+    )
     shutil.rmtree(data / "green")
     fitted(data, base=tmp_path / "mine.safetensors", output="next.safetensors")
     assert camtool.load(tmp_path / "next.safetensors", device="cpu").labels == ("blue", "red")

@@ -98,6 +98,14 @@ def test_a_feature_that_never_changes_counts_for_nothing() -> None:
     assert layer.weight.isfinite().all()
 
 
+def test_a_feature_that_hardly_changes_is_not_blown_up() -> None:
+    features, _, truth = problem(2)
+    features[:, 3] = 0
+    features[0, 3] = 0.01
+    layer = fitted_layer(Examples(features.numpy()[:, None], truth, "softmax", False), 1.0)
+    assert layer.weight[:, 3].abs().max() < 0.05 * layer.weight.abs().max()
+
+
 def test_neither_threads_nor_workers_change_a_bit() -> None:
     features, _, truth = problem(3, 200, 64)
     examples = Examples(features.numpy()[:, None], truth, "softmax", True)
