@@ -138,15 +138,15 @@ def counts(answers: Sequence[Answer], classes: int) -> npt.NDArray[np.int64]:
     return found
 
 
-def confusions(found: npt.NDArray[np.int64]) -> list[Confusion]:
+def confusions(answers: Sequence[Answer]) -> list[Confusion]:
     """The pairs of classes that were confused, the most frequent first.
 
     Args:
-        found: As from `counts`.
+        answers: Each with one truth.
     """
-    wrong = np.argwhere((found > 0) & ~np.eye(len(found), dtype=bool)).tolist()
-    pairs = [Confusion(row, column, int(found[row, column])) for row, column in wrong]
-    return sorted(pairs, key=lambda pair: (-pair.pictures, pair.truth, pair.predicted))
+    pairs = Counter((one.truth[0], int(one.probabilities.argmax())) for one in answers)
+    found = [Confusion(*pair, number) for pair, number in pairs.items() if pair[0] != pair[1]]
+    return sorted(found, key=lambda pair: (-pair.pictures, pair.truth, pair.predicted))
 
 
 def calibration(answers: Sequence[Answer], form: Form) -> Calibration:
@@ -173,14 +173,14 @@ def _verdicts(
     answers: Sequence[Answer], form: Form
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
     """Probabilities [N] that were told, and whether what they were told of is so."""
-    told = np.array([one.probabilities for one in answers], np.float64)
-    shown = np.zeros(told.shape, bool)
-    for row, one in zip(shown, answers, strict=True):
-        row[list(one.truth)] = True
-    if form == "sigmoid":
-        return told.ravel(), shown.ravel()
-    best = told.argmax(1)[:, None]
-    return np.take_along_axis(told, best, 1)[:, 0], np.take_along_axis(shown, best, 1)[:, 0]
+    if form == "softmax":
+        best = [int(one.probabilities.argmax()) for one in answers]
+        told = [float(one.probabilities[k]) for one, k in zip(answers, best, strict=True)]
+        so = [k in one.truth for one, k in zip(answers, best, strict=True)]
+        return np.array(told), np.array(so)
+    shown = [np.isin(np.arange(len(one.probabilities)), one.truth) for one in answers]
+    every = np.concatenate([one.probabilities for one in answers]).astype(np.float64)
+    return every, np.concatenate(shown)
 
 
 def mistakes(answers: Sequence[Answer], form: Form, most: int) -> list[Mistake]:

@@ -24,12 +24,14 @@ from camtool.engines.engine import never
 from camtool.engines.settings import model_settings
 from camtool.engines.threads import available_cores
 from camtool.fit.base import linear_head, with_layer
+from camtool.fit.data import DataError
 from camtool.fit.sample import Sample
 from camtool.fit.solver import Examples, fitted_layer, losses, one_thread
 from camtool.fit.split import first_share
 from camtool.fit.training import Longs, Schedule, Trainer
 from camtool.heads import evaluating, probe_input
 from camtool.heads.watch import logits_of
+from camtool.images import ImageError
 from camtool.model import CamModel
 from camtool.prepared import same_shape
 
@@ -206,7 +208,7 @@ def tuned(
         None where it stopped.
 
     Raises:
-        ImageError: A picture can't be read any more.
+        DataError: A picture can't be read any more.
         OSError: The state can't be written.
     """
     inner = first_share(sample.kinds(seed), 1 - CHOSEN_BY)
@@ -229,6 +231,8 @@ def tuned(
             best = _best(tuner, names, steps)
         except _Stopped:
             return None
+        except ImageError as error:
+            raise DataError(str(error)) from None
     return _taken(cam, network, best, sample.classes.labels, aside)
 
 

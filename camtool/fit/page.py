@@ -196,7 +196,7 @@ def _matrix(outcome: Outcome) -> list[tuple[str, list[tuple[int, int]]]]:
 def _pairs(outcome: Outcome) -> list[tuple[int, str, str]]:
     if outcome.form == "sigmoid":
         return []
-    pairs = confusions(counts(outcome.answers, len(outcome.labels)))[:LISTED]
+    pairs = confusions(outcome.answers)[:LISTED]
     return [
         (pair.pictures, short(outcome.labels[pair.truth]), short(outcome.labels[pair.predicted]))
         for pair in pairs

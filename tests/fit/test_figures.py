@@ -53,7 +53,7 @@ def test_figures_of_classes_count_every_answer_once(answered, outcome_of, form, 
 def test_confusions_are_what_is_off_the_diagonal(answered, seed, number):
     answers = answered(seed, number)
     found = counts(answers, CLASSES)
-    pairs = confusions(found)
+    pairs = confusions(answers)
     assert found.sum() == number
     assert sum(pair.pictures for pair in pairs) == number - np.trace(found)
     assert len({(pair.truth, pair.predicted) for pair in pairs}) == len(pairs)

@@ -71,6 +71,21 @@ def test_the_strength_is_chosen_on_what_was_not_trained_on(coloured, fitting, mo
     assert json.loads(done.stdout)["curve"] == []
 
 
+def test_a_picture_that_is_gone_meanwhile_is_named(coloured, fitting, monkeypatch):
+    data = coloured(6)
+
+    def gone(cam):
+        for path in (data / "red").iterdir():
+            path.unlink()
+        return last_stage(cam)
+
+    monkeypatch.setattr(finetune, "last_stage", gone)
+    done = fitting(data, *WORDS)
+    assert done.exit_code == 2
+    assert "red/" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
 def test_it_is_left_where_it_is_worse(coloured, fitting, monkeypatch, tmp_path):
     monkeypatch.setattr(finetune, "RATE", 3.0)
     data = coloured(8)
