@@ -83,8 +83,10 @@ class Mistake:
 
     Attributes:
         answer: What was said of it.
-        said: The most probable class that it does not show; None where it shows all.
-        missed: The least probable class that it shows; None where it shows none.
+        said: The class that it is wrongly taken for, of several the most probable; with "sigmoid"
+            there may be none.
+        missed: The class that it shows and is not taken for, of several the least probable;
+            likewise.
         truth: Probability that is given to the truth: to `missed`, or with "sigmoid" that against
             `said` where it is less.
     """
@@ -196,10 +198,11 @@ def mistakes(answers: Sequence[Answer], form: Form, most: int) -> list[Mistake]:
 
 
 def _mistake(answer: Answer, form: Form) -> Mistake:
-    told = answer.probabilities
-    shown = np.isin(np.arange(len(told)), answer.truth)
-    said = None if shown.all() else int(np.where(shown, -1.0, told).argmax())
-    missed = int(np.where(shown, told, 2.0).argmin()) if shown.any() else None
+    told, taken = answer.probabilities, taken_for(answer, form)
+    wrong = [k for k in taken if k not in answer.truth]
+    lost = [k for k in answer.truth if k not in taken]
+    said = max(wrong, key=lambda k: float(told[k])) if wrong else None
+    missed = min(lost, key=lambda k: float(told[k])) if lost else None
     against = 1.0 if said is None or form == "softmax" else 1 - float(told[said])
     given = 1.0 if missed is None else float(told[missed])
     return Mistake(answer, said, missed, min(given, against))

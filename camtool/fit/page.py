@@ -163,9 +163,11 @@ def _alike(group: Sequence[str]) -> tuple[list[str], int]:
 
 
 def _facts(outcome: Outcome) -> dict[str, str]:
+    # With several classes a picture, their numbers do not add up to that of the pictures.
+    fitted = f"{sum(outcome.fitted):,} fitted on, " if outcome.form == "softmax" else ""
     return {
         "Base": short(outcome.base),
-        "Pictures": f"{sum(outcome.fitted):,} fitted on, {len(outcome.answers):,} held out",
+        "Pictures": f"{fitted}{len(outcome.answers):,} held out",
         "Classes": f"{len(outcome.labels):,}, "
         + ("one a picture" if outcome.form == "softmax" else "any number a picture"),
         "Penalty": f"C = {outcome.strength:.3g}, by cross-validation",

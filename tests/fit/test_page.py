@@ -187,7 +187,7 @@ def test_several_classes_in_a_picture_are_not_confused(written, cam, answered, p
     assert "any number a picture" in page.words
     assert page.all("table", class_="matrix") == []
     assert len(page.all("article", class_="mistake")) == WORST
-    # A picture that shows none of the classes, or all of them, has one map.
+    # What is claimed alone, or missed alone, has one map.
     assert WORST < len(page.all("figure", class_="map")) <= 3 * WORST
 
 
