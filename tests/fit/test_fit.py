@@ -306,7 +306,7 @@ def test_wrong_usage_is_one_line(coloured, fitting, tmp_path) -> None:
 
 
 @pytest.mark.slow
-def test_other_bases(coloured, fitted, tmp_path) -> None:
+def test_other_bases(coloured, fitted, fitting, tmp_path) -> None:
     torch.save(zoo.random_module("resnet18").state_dict(), tmp_path / "body.pth")
     data = coloured(4)
     words = ("--weights", tmp_path / "body.pth", "--size", "64", "--fit", "squash")
@@ -321,7 +321,8 @@ def test_other_bases(coloured, fitted, tmp_path) -> None:
         "timm/"
     )
     shutil.rmtree(data / "green")
-    fitted(data, base=tmp_path / "mine.safetensors", output="next.safetensors")
+    done = fitting(data, base=tmp_path / "mine.safetensors", output="next.safetensors")
+    assert "maps of two classes show what tells one from the other" in done.stderr
     assert camtool.load(tmp_path / "next.safetensors", device="cpu").labels == ("blue", "red")
 
 
