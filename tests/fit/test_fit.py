@@ -294,7 +294,10 @@ def test_all_that_is_wrong_is_told_and_the_rest_is_fitted(coloured, fitting, tmp
     data = coloured(5, red=1)
     (data / "blue" / "broken.png").write_bytes(b"\x89PNG\r\n broken")
     (data / "grey").mkdir()
+    shutil.copy(data / "green" / "0.png", data / "green" / "\x1b[31m.png")
     result = fitting(data)
+    assert "1 groups of pictures are nearly the same" in result.stderr
+    assert "\x1b" not in result.output
     assert result.exit_code == 1, result.output
     said = result.stderr
     assert "broken.png" in said
