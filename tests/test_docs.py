@@ -59,6 +59,8 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Path:
             with Image.open(photo) as picture:
                 turned = picture.resize((100 + 7 * number, 80)).rotate(turn + 9 * number)
                 turned.save(folder / "pets" / name / f"{number}.jpg")
+    # As a fit writes it, for the commands after it, wherever they are run.
+    shutil.copy(ROOT / "weights" / "gapnet-1.safetensors", folder / "pets.safetensors")
     torch.save(zoo.random_module("resnet18", 2).state_dict(), folder / "mine.pth")
     (folder / "cut.json").write_text('{"threshold_rule": "ivr", "threshold": 0.3}')
     (folder / "labels.txt").write_text("cat\ndog\n")

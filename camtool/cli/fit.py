@@ -246,15 +246,17 @@ def _report(cam: CamModel, plan: Plan, result: Result) -> list[ClassLook]:
 
 
 def _tell_problems(outcome: Outcome) -> None:
+    from camtool.images.read import printable
+
     for problem in outcome.problems[:_TOLD]:
         common.say(f"{problem.path}: {problem.reason}")
     if len(outcome.problems) > _TOLD:
         common.say(f"… and {len(outcome.problems) - _TOLD:,} more: --json names all")
     if outcome.duplicates:
-        some, count = outcome.duplicates[0], len(outcome.duplicates)
+        first, second, *_ = map(printable, outcome.duplicates[0])
         common.say(
-            f"{count:,} groups of pictures are nearly the same, as {some[0]} and {some[1]}; each "
-            "is on one side of the split"
+            f"{len(outcome.duplicates):,} groups of pictures are nearly the same, as {first} and "
+            f"{second}; each is on one side of the split"
         )
 
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,14 +17,13 @@ import torch
 from camtool.engines import ENGINES
 from camtool.engines.engine import Failed, Job, Request, never
 from camtool.engines.settings import model_settings
+from camtool.engines.threads import available_cores
 from camtool.fit.base import linear_head, with_layer
 from camtool.fit.store import SIDE, Feature, FeatureStore, Key
 from camtool.model import CamModel
 from camtool.opencv import cv2
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from numpy.typing import NDArray
 
     from camtool.explanation import Explanation
@@ -33,6 +36,33 @@ SMALLEST = 0.7
 """Least share of each side that a crop keeps."""
 
 
+class Recent:
+    """The pictures that were read last, so that no view of one decodes it again.
+
+    Args:
+        kept: How many; as many as are read at once suffice, for views of one follow one another.
+    """
+
+    def __init__(self, kept: int) -> None:
+        self._kept = max(2, kept)
+        self._lock = Lock()
+        self._read: dict[Path, Future[Prepared]] = {}
+
+    def get(self, path: Path, read: Callable[[], Prepared]) -> Prepared:
+        """What is read of a path: by whoever comes first, and the others wait."""
+        with self._lock:
+            first = path not in self._read
+            future = self._read.setdefault(path, Future())
+            for old in list(self._read)[: -self._kept]:
+                del self._read[old]
+        if first:
+            try:
+                future.set_result(read())
+            except BaseException as error:
+                future.set_exception(error)
+        return future.result()
+
+
 @dataclass(frozen=True, slots=True)
 class View(Job):
     """A picture as it is, mirrored, or cropped, on its way to the network.
@@ -40,10 +70,12 @@ class View(Job):
     Attributes:
         source: The file.
         key: SHA-256 of the file, and the number of the view; 0 is the picture as it is.
+        recent: What other views may have read.
     """
 
     source: Path
     key: Key = (b"", 0)
+    recent: Recent = field(default_factory=lambda: Recent(1))
 
     def prepared(self, model: CamModel, request: Request) -> Prepared:
         """The view, and a small picture of it in place of the original.
@@ -51,7 +83,8 @@ class View(Job):
         Raises:
             ImageError: The picture can't be read.
         """
-        whole = model.prepare(self.source, request.max_pixels, reduced=True)
+        read = partial(model.prepare, self.source, request.max_pixels, reduced=True)
+        whole = self.recent.get(self.source, read)
         if self.key[1]:
             seen = model.prepare(changed(whole.image, *self.key))
             whole = replace(seen, name=whole.name)
@@ -154,7 +187,10 @@ def compute(
     Returns:
         By the SHA-256 of its file, why a picture can't be read.
     """
-    jobs = [View(n, path, None, store.shape(key), key) for n, (path, key) in enumerate(views)]
+    recent = Recent(workers or available_cores())
+    jobs = [
+        View(n, path, None, store.shape(key), key, recent) for n, (path, key) in enumerate(views)
+    ]
     total, done = sum(job.shape is None for job in jobs), 0
     failed: dict[bytes, str] = {}
     if not total:

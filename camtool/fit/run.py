@@ -204,7 +204,13 @@ def _counted(found: Found, classes: Classes, form: Form) -> str:
     least, most = min(counts.values()), max(counts.values())
     each = f"{least:,}" if least == most else f"{least:,} to {most:,}"
     kind = "labels" if form == "sigmoid" else "classes"
-    return f"{len(found.pictures):,} pictures of {len(classes.names):,} {kind}, {each} of each"
+    told = f"{len(found.pictures):,} pictures of {len(classes.names):,} {kind}, {each} of each"
+    if form == "softmax" and len(classes.names) == 2:
+        told += (
+            "; maps of two classes show what tells one from the other: with a third folder, of "
+            "pictures of neither, they show more of the whole"
+        )
+    return told
 
 
 def _compute(

@@ -9,8 +9,10 @@ import shutil
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pytest
@@ -22,9 +24,11 @@ from camtool.cli import app
 from camtool.engines.stream import explain_stream
 from camtool.fit import features
 from camtool.folder import workspace
+from camtool.images import read_reduced
 from camtool.loading import load
 from camtool.networks import fitted as files
 from camtool.networks import torchvision as zoo
+from camtool.prepared import Prepared, from_tensor
 
 ROOT = Path(__file__).parents[2]
 
@@ -110,6 +114,47 @@ def test_views_are_of_the_pictures_own_aspect_and_seeded() -> None:
     assert len({crop.tobytes() for crop in crops}) == 4
     again = features.changed(image, bytes(32), 2)
     np.testing.assert_array_equal(crops[0], again)
+
+
+def test_a_picture_is_decoded_once_for_all_its_views(
+    coloured, fitted, fitting, monkeypatch
+) -> None:
+    data, read = coloured(5), []
+
+    def counted(source, *rest, **options):
+        read.append(source)
+        return read_reduced(source, *rest, **options)
+
+    monkeypatch.setattr("camtool.model.read_reduced", counted)
+    words = ("--views", "4", "-j", "1")
+    fitted(data, *words)
+    assert sorted(read) == sorted(data.glob("*/*.png"))
+    (data / "red" / "0.png").write_bytes(b"\x89PNG\r\n broken")
+    assert fitting(data, *words).exit_code == 1
+
+
+def prepared() -> Prepared:
+    return from_tensor("a", torch.zeros(3, 4, 4))
+
+
+def test_views_that_are_read_at_once_wait_for_one_another() -> None:
+    recent, begun, go = features.Recent(1), Event(), Event()
+    path, found, other = Path("a"), prepared(), prepared()
+
+    def slow():
+        begun.set()
+        go.wait()
+        return found
+
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(recent.get, path, slow)
+        begun.wait()
+        second = pool.submit(recent.get, path, pytest.fail)
+        go.set()
+        assert first.result() is second.result() is found
+    for name in "bc":
+        recent.get(Path(name), prepared)
+    assert recent.get(path, lambda: other) is other
 
 
 def test_the_same_again_gives_the_same_bytes_and_runs_no_network(
@@ -249,7 +294,10 @@ def test_all_that_is_wrong_is_told_and_the_rest_is_fitted(coloured, fitting, tmp
     data = coloured(5, red=1)
     (data / "blue" / "broken.png").write_bytes(b"\x89PNG\r\n broken")
     (data / "grey").mkdir()
+    shutil.copy(data / "green" / "0.png", data / "green" / "\x1b[31m.png")
     result = fitting(data)
+    assert "1 groups of pictures are nearly the same" in result.stderr
+    assert "\x1b" not in result.output
     assert result.exit_code == 1, result.output
     said = result.stderr
     assert "broken.png" in said
@@ -306,7 +354,7 @@ def test_wrong_usage_is_one_line(coloured, fitting, tmp_path) -> None:
 
 
 @pytest.mark.slow
-def test_other_bases(coloured, fitted, tmp_path) -> None:
+def test_other_bases(coloured, fitted, fitting, tmp_path) -> None:
     torch.save(zoo.random_module("resnet18").state_dict(), tmp_path / "body.pth")
     data = coloured(4)
     words = ("--weights", tmp_path / "body.pth", "--size", "64", "--fit", "squash")
@@ -321,7 +369,8 @@ def test_other_bases(coloured, fitted, tmp_path) -> None:
         "timm/"
     )
     shutil.rmtree(data / "green")
-    fitted(data, base=tmp_path / "mine.safetensors", output="next.safetensors")
+    done = fitting(data, base=tmp_path / "mine.safetensors", output="next.safetensors")
+    assert "maps of two classes show what tells one from the other" in done.stderr
     assert camtool.load(tmp_path / "next.safetensors", device="cpu").labels == ("blue", "red")
 
 
