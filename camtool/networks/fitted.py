@@ -139,21 +139,12 @@ def _base(path: Path, facts: Facts) -> Network:
         architecture = {**facts.architecture, "classes": len(facts.labels)}
         module = gapnet.built(read_state(path), architecture, path)
         return Network(module, facts.base, path.name, sha256(path), (), Preprocessing())
-    network: Network = source_of(facts.base).load(facts.base, path, offline=True)
-    return network
-
-
-def source_of(base: str) -> ModuleType:
-    """The source that builds a base from its name.
-
-    Raises:
-        ModelError: There is none.
-    """
     for source in _SOURCES:
-        if source.takes(base):
-            return source
+        if source.takes(facts.base):
+            network: Network = source.load(facts.base, path, offline=True)
+            return network
     raise ModelError(
-        f"{base} can't be the base: a fitted file names one of camtool's own, torchvision or timm"
+        f"{path}: its base is {facts.base}, which is none of camtool's own, torchvision's or timm's"
     )
 
 

@@ -23,6 +23,7 @@ import camtool
 from camtool.cli import app
 from camtool.engines.stream import explain_stream
 from camtool.fit import features
+from camtool.fit.base import check_base
 from camtool.folder import workspace
 from camtool.images import read_reduced
 from camtool.loading import load
@@ -337,6 +338,12 @@ def test_a_base_that_can_not_be_is_refused_in_a_line(coloured, fitting, words, c
     assert result.exit_code == code
     assert reason in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_a_module_of_ones_own_is_no_base() -> None:
+    cam = load(zoo.random_module("shufflenet_v2_x0_5", 3), device="cpu")
+    with pytest.raises(camtool.ModelError, match="ShuffleNetV2 can't be the base: its base is"):
+        check_base(cam)
 
 
 def test_wrong_usage_is_one_line(coloured, fitting, tmp_path) -> None:

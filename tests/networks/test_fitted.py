@@ -63,9 +63,9 @@ def test_other_files_are_none_of_it(file, tmp_path, tiny) -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"base": "nonsense"}, "nonsense can't be the base"),
-        ({"base": "hf/microsoft/resnet-50"}, "can't be the base"),
-        ({"base": "/etc/passwd"}, "can't be the base"),
+        ({"base": "nonsense"}, "which is none of"),
+        ({"base": "hf/microsoft/resnet-50"}, "which is none of"),
+        ({"base": "/etc/passwd"}, "which is none of"),
         ({"base": 7}, "damaged file of camtool fit"),
         ({"base": "shufflenet_v2_x1_0"}, "does not fit shufflenet_v2_x1_0"),
         ({"base": "gapnet"}, "damaged file of camtool fit"),
