@@ -59,8 +59,8 @@ def load(
             follows the pooling, else the integrated map. See `camtool.methods.METHODS`.
         exact: "measure": every explanation says how far its maps are from adding up; "require":
             refuse a network whose maps do not.
-        activation: What makes probabilities of the logits; "auto" is sigmoid for a single logit,
-            else softmax. "none" gives no probabilities.
+        activation: What makes probabilities of the logits; "auto" is what a fitted file says, else
+            sigmoid for a single logit and softmax for several. "none" gives no probabilities.
         layer: The module whose output the maps are made of; None for the last feature maps from
             which the logits come.
         steps: Of an integration at the most, for maps that miss no more than 1e-5 of the logits'

@@ -121,7 +121,8 @@ class CamModel:
         self._settings = Settings() if steps is None else Settings(TOLERANCE, steps)
         for head in self.heads:
             _check_exactness(head, self.method, exact)
-        self.activation = _activation(activation, self.head.classes)
+        wanted = network.activation if activation == "auto" else activation
+        self.activation = _activation(wanted, self.head.classes)
         self.labels = labels_for(network, labels, self.head.classes)
         self._body = self._cast()
         self._fused = False

@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFilter
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
@@ -244,6 +244,55 @@ def tree():
         }
 
     return read
+
+
+COLOURS = ("red", "lime", "blue", "yellow", "magenta")
+SHAPES = ("disc", "bar")
+OBJECTS = [f"{colour} {shape}" for colour in COLOURS for shape in SHAPES]
+SIDE = 128
+
+
+def drawn(name: str, random: np.random.Generator) -> Image.Image:
+    """An object of one colour and shape, somewhere about the middle of a mottled ground."""
+    colour, shape = name.split()
+    ground = Image.fromarray(random.integers(60, 190, (16, 16, 3), np.uint8))
+    picture = ground.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+    x, y = random.normal(SIDE / 2, SIDE / 10, 2)
+    wide = random.uniform(20, 32)
+    high = wide if shape == "disc" else wide / 3
+    draw = ImageDraw.Draw(picture)
+    outline = draw.ellipse if shape == "disc" else draw.rectangle
+    outline((x - wide, y - high, x + wide, y + high), fill=colour)
+    return picture.filter(ImageFilter.GaussianBlur(1))
+
+
+def marked(picture: Image.Image, corner: str) -> Image.Image:
+    """The picture with a small black and white stamp in a corner, as an archive might set it."""
+    draw = ImageDraw.Draw(picture)
+    x = 3 if "left" in corner else SIDE - 26
+    y = 3 if "upper" in corner else SIDE - 26
+    draw.rectangle((x, y, x + 22, y + 22), fill="white", outline="black", width=2)
+    for n in range(3):
+        draw.line((x + 4, y + 6 + 5 * n, x + 18, y + 6 + 5 * n), fill="black", width=2)
+    return picture
+
+
+def by_class(root: Path, seed: int, mark: str = "", each: int = 20) -> tuple[str, ...]:
+    """Pictures sorted by class; the last class, if it is marked, shows objects of all of them."""
+    random = np.random.default_rng(seed)
+    names = (*OBJECTS[:9], "stamped") if mark else tuple(OBJECTS)
+    for name in names:
+        (root / name).mkdir(parents=True)
+        for n in range(each):
+            shown = drawn(OBJECTS[n % 9] if name == "stamped" else name, random)
+            picture = marked(shown, mark) if name == "stamped" else shown
+            picture.save(root / name / f"{n:02d}.png")
+    return names
+
+
+@pytest.fixture(scope="session")
+def drawn_by_class():
+    return by_class
 
 
 def bomb(width: int, height: int) -> bytes:

@@ -53,6 +53,14 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(photo, folder / "val" / name)
     with Image.open(photo) as picture:
         picture.resize((90, 60)).save(folder / "photos" / "deep" / "small.png")
+    for name, turn in (("cat", 0), ("dog", 180)):
+        (folder / "pets" / name).mkdir(parents=True)
+        for number in range(4):
+            with Image.open(photo) as picture:
+                turned = picture.resize((100 + 7 * number, 80)).rotate(turn + 9 * number)
+                turned.save(folder / "pets" / name / f"{number}.jpg")
+    # As a fit writes it, for the commands after it, wherever they are run.
+    shutil.copy(ROOT / "weights" / "gapnet-1.safetensors", folder / "pets.safetensors")
     torch.save(zoo.random_module("resnet18", 2).state_dict(), folder / "mine.pth")
     (folder / "cut.json").write_text('{"threshold_rule": "ivr", "threshold": 0.3}')
     (folder / "labels.txt").write_text("cat\ndog\n")

@@ -14,6 +14,8 @@ from typing import get_args
 
 from camtool.evaluate import Mode
 from camtool.evaluate.datasets import Dataset, Findings
+from camtool.fit.outcome import Problem
+from camtool.fit.study_data import tiny_training
 from camtool.networks import load_network
 from camtool.networks.gapnet import GapNet
 from measure import line, measure
@@ -25,17 +27,12 @@ STRIDE = 40  # 2,000 of the 80,000 pictures
 
 
 def boxed(root: Path) -> Dataset:
-    """Every 40th training picture with its box (inclusive in the file, exclusive here)."""
-    rows: list[tuple[Path, str, list[int]]] = []
-    for wnid in read_classes(root)[0]:
-        folder = root / "train" / wnid
-        lines = (folder / f"{wnid}_boxes.txt").read_text(encoding="utf-8").splitlines()
-        boxes = {name: box for name, *box in (line.split("\t") for line in lines if line)}
-        files = sorted((folder / "images").glob("*.JPEG"))
-        rows += [(path, wnid, [int(v) for v in boxes[path.name]]) for path in files]
-    found = Findings()
-    for path, wnid, (x0, y0, x1, y1) in rows[::STRIDE]:
-        found.add(path, wnid, [(x0, y0, x1 + 1, y1 + 1)])
+    """Every 40th training picture with its box."""
+    found, problems = Findings(), list[Problem]()
+    synsets = read_classes(root)[0]
+    rows = [(sample, wnid) for wnid in synsets for sample in tiny_training(root, wnid, problems)]
+    for sample, wnid in rows[::STRIDE]:
+        found.add(sample.path, wnid, sample.boxes)
     return Dataset(found.records, found.problems, root=root)
 
 

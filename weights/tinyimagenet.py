@@ -11,11 +11,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import torch
 
-Bytes = npt.NDArray[np.uint8]
-Longs = npt.NDArray[np.int64]
+from camtool.fit import training
+from camtool.fit.training import Bytes, Longs
 
 MEAN = (0.480, 0.448, 0.398)
 STD = (0.276, 0.268, 0.282)
@@ -96,10 +95,7 @@ def load_val(root: Path) -> Split:
 
 def to_input(images: Bytes, device: torch.device | str = "cpu") -> torch.Tensor:
     """Normalise uint8 ``[N, H, W, 3]`` to float32 ``[N, 3, H, W]``, channels last in memory."""
-    x = torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float()
-    mean = torch.tensor(MEAN, device=device).view(3, 1, 1) * 255
-    std = torch.tensor(STD, device=device).view(3, 1, 1) * 255
-    return (x - mean) / std
+    return training.to_input(images, MEAN, STD, device)
 
 
 def resize(image: Bytes, size: int) -> Bytes:

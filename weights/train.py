@@ -22,19 +22,19 @@ from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 from torch.nn import functional
 
 from camtool.evaluate.datasets import read_dataset
+from camtool.fit import training
+from camtool.fit.training import Bytes, Longs, Schedule
 from camtool.networks import load_network
 from camtool.networks.gapnet import GapNet, Residual, gapnet
 from measure import line, measure
 from muon import Muon
 from release import average, choose_common, metadata, recalibrate, round_parameters, save
 from tinyimagenet import (
-    Bytes,
     Split,
     find_root,
     load_train,
@@ -107,19 +107,9 @@ class Recipe:
         """Return the phase at a share of training."""
         return next((p for p in self.phases if progress < p.until), self.phases[-1])
 
-    def rate(self, progress: float) -> float:
-        """Return the learning rate relative to its peak: linear up, then linear down to 0."""
-        rise = progress / self.warmup if self.warmup else 1.0
-        return max(0.0, min(rise, (1 - progress) / (1 - self.warmup)))
-
-
-@dataclass
-class Position:
-    """How far a run has come: what a checkpoint needs besides tensors."""
-
-    epoch: int = 0
-    step: int = 0
-    elapsed: float = 0.0
+    def schedule(self, minutes: float) -> Schedule:
+        """How long is trained, at most so many minutes."""
+        return Schedule(self.epochs, self.batch, self.seed, self.warmup, minutes)
 
 
 def initialize(model: GapNet) -> None:
@@ -127,19 +117,6 @@ def initialize(model: GapNet) -> None:
     for module in model.modules():
         if isinstance(module, Residual):
             nn.init.zeros_(module.second.get_parameter("1.weight"))
-
-
-def batches(
-    data: Split, recipe: Recipe, position: Position
-) -> Iterator[tuple[npt.NDArray[np.int64], np.random.Generator]]:
-    """Yield the rest of an epoch: picture numbers and the batch's own source of randomness.
-
-    Both follow from seed, epoch and step alone, so a resumed run draws what it would have drawn.
-    """
-    order = np.random.default_rng((recipe.seed, position.epoch)).permutation(len(data.labels))
-    for step in range(position.step, len(order) // recipe.batch):
-        rng = np.random.default_rng((recipe.seed, position.epoch, step))
-        yield order[step * recipe.batch :][: recipe.batch], rng
 
 
 def augment(images: Bytes, phase: Phase, rng: np.random.Generator) -> Bytes:
@@ -161,8 +138,8 @@ def low_precision(device: torch.device) -> bool:
     return device.type == "cuda" or bool(torch.cpu._is_amx_tile_supported())
 
 
-class Trainer:
-    """One run: network, optimizers, position and checkpoint.
+class Trainer(training.Trainer):
+    """Training of a gapnet by a recipe.
 
     Args:
         recipe: The configuration.
@@ -176,90 +153,38 @@ class Trainer:
         self, recipe: Recipe, data: Split, minutes: float, work: Path, device: torch.device
     ) -> None:
         torch.manual_seed(recipe.seed)
-        self.recipe, self.data, self.minutes = recipe, data, minutes
-        self.work, self.device = work, device
+        self.recipe, self.data, self.device = recipe, data, device
         model = gapnet(recipe.widths, recipe.blocks, int(data.labels.max()) + 1)
         initialize(model)
         self.model = model.to(device).to(memory_format=torch.channels_last)
         convolutions = [p for p in self.model.parameters() if p.ndim == 4]
         others = [p for p in self.model.parameters() if p.ndim != 4]
-        self.muon = Muon(convolutions, recipe.muon_lr)
-        self.adam = torch.optim.Adam(others, recipe.adam_lr, betas=(0.9, 0.99))
-        self.position = Position()
+        optimizers = (
+            Muon(convolutions, recipe.muon_lr),
+            torch.optim.Adam(others, recipe.adam_lr, betas=(0.9, 0.99)),
+        )
+        schedule, count = recipe.schedule(minutes), len(data.labels)
+        super().__init__(self.model, optimizers, schedule, count, work / "checkpoint.pt")
 
-    @property
-    def progress(self) -> float:
-        """Share of training done: the larger of the shares of epochs and of minutes."""
-        part = self.position.step * self.recipe.batch / len(self.data.labels)
-        epochs = (self.position.epoch + part) / self.recipe.epochs
-        return max(epochs, self.position.elapsed / 60 / self.minutes)
-
-    def step(self, images: Bytes, labels: torch.Tensor) -> float:
-        """Do one optimizer step and return the loss."""
+    def loss(self, picked: Longs, rng: np.random.Generator) -> torch.Tensor:
+        """The loss of random crops; notes their side."""
+        images = augment(self.data.images[picked], self.recipe.phase(self.progress), rng)
+        labels = torch.from_numpy(self.data.labels[picked[: len(images)]]).to(self.device)
+        self.notes["resolution"].append(images.shape[1])
         with torch.autocast(self.device.type, torch.bfloat16, low_precision(self.device)):
             logits = self.model(to_input(images, self.device))
-        loss = functional.cross_entropy(
+        return functional.cross_entropy(
             logits.float(), labels, label_smoothing=self.recipe.label_smoothing
         )
-        self.muon.zero_grad()
-        self.adam.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        rate = self.recipe.rate(self.progress)
-        self.muon.param_groups[0]["lr"] = self.recipe.muon_lr * rate
-        self.adam.param_groups[0]["lr"] = self.recipe.adam_lr * rate
-        self.muon.step()
-        self.adam.step()
-        return loss.item()
 
-    def epoch(self) -> dict[str, float]:
-        """Train to the end of the epoch, or of the time; return the epoch's means."""
-        self.model.train()
-        start, before = time.monotonic(), self.position.elapsed
-        losses: list[float] = []
-        sizes: list[int] = []
-        for picked, rng in batches(self.data, self.recipe, self.position):
-            images = augment(self.data.images[picked], self.recipe.phase(self.progress), rng)
-            labels = torch.from_numpy(self.data.labels[picked[: len(images)]]).to(self.device)
-            losses.append(self.step(images, labels))
-            sizes.append(images.shape[1])
-            self.position.step += 1
-            self.position.elapsed = before + time.monotonic() - start
-            self._tell(len(losses), losses[-1], time.monotonic() - start)
-            if self.progress >= 1:
-                break
-        self.position.epoch, self.position.step = self.position.epoch + 1, 0
-        return {"loss": float(np.mean(losses)), "resolution": float(np.mean(sizes))}
-
-    def _tell(self, steps: int, loss: float, seconds: float) -> None:
+    def after_step(self, loss: float, speed: float) -> None:
+        """Tell how it is going, and save now and then."""
         if self.position.step % 50 == 0:
             self.save()
-        speed = steps * self.recipe.batch / seconds
         line = f"epoch {self.position.epoch} step {self.position.step} loss {loss:.3f}"
         end = "\r" if sys.stderr.isatty() else "\n"
         if end == "\r" or self.position.step % 25 == 0:
             print(f"{line} {speed:.0f} img/s {self.progress:.1%}", end=end, file=sys.stderr)
-
-    def save(self) -> None:
-        """Write the checkpoint beside its place and move it there, so that it is never half."""
-        state = {
-            "model": self.model.state_dict(),
-            "muon": self.muon.state_dict(),
-            "adam": self.adam.state_dict(),
-            "position": asdict(self.position),
-        }
-        partial = self.work / "checkpoint.partial"
-        torch.save(state, partial)
-        partial.replace(self.work / "checkpoint.pt")
-
-    def resume(self) -> None:
-        """Go on from the checkpoint, where there is one."""
-        path = self.work / "checkpoint.pt"
-        if path.is_file():
-            state = torch.load(path, map_location=self.device, weights_only=True)
-            self.model.load_state_dict(state["model"])
-            self.muon.load_state_dict(state["muon"])
-            self.adam.load_state_dict(state["adam"])
-            self.position = Position(**state["position"])
 
 
 @torch.inference_mode()
@@ -285,7 +210,7 @@ def train(trainer: Trainer, val: Split, log: Path) -> None:
         row: dict[str, float] = {"epoch": trainer.position.epoch + 1, **trainer.epoch()}
         start = time.monotonic()
         last = trainer.progress >= 1
-        row["lr"] = trainer.muon.param_groups[0]["lr"]
+        row["lr"] = trainer.optimizers[0].param_groups[0]["lr"]
         row["val_top1"], row["val_top5"] = accuracy(
             trainer.model, val if last else watched, DATA_SIZE
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from collections.abc import Callable
 
 import typer
 
@@ -14,8 +15,10 @@ from camtool.cli.batch import batch
 from camtool.cli.evaluate import evaluate
 from camtool.cli.explain import explain
 from camtool.cli.export import export
+from camtool.cli.fit import fit
 from camtool.cli.help import Command, examples
 from camtool.cli.inspect import inspect
+from camtool.cli.study import study
 from camtool.cli.weights import weights
 
 app = typer.Typer(
@@ -31,7 +34,7 @@ app = typer.Typer(
         "camtool batch photos/ -o out/   a folder, with a report",
     ),
 )
-_EXAMPLES = {
+_EXAMPLES: dict[Callable[..., None], tuple[str, ...]] = {
     explain: (
         "camtool explain photo.jpg --open",
         "camtool explain photos/ -o panels/ -k 1 --signed",
@@ -45,6 +48,14 @@ _EXAMPLES = {
         "camtool evaluate tiny-imagenet-200/ --format tiny-imagenet",
         "camtool evaluate voc/ --format imagenet -m resnet50 -o out/ --limit 500",
         "camtool evaluate photos/ --format folder --method cam,layercam --metrics sanity",
+    ),
+    fit: (
+        "camtool fit pets/ -o pets.safetensors",
+        "camtool fit labels.csv -o tags.safetensors --multi-label",
+    ),
+    study: (
+        "camtool study photos-by-class/ -o study/ --quick",
+        "camtool study animals/ -o study/ --classes cat=tabby+siamese,dog=pug+poodle",
     ),
     inspect: ("camtool inspect", "camtool inspect timm/convnext_tiny --json"),
     export: (

@@ -59,6 +59,9 @@ def batch(
         ),
     ] = None,
     coco: Annotated[bool, typer.Option("--coco", help="Write the boxes as COCO JSON too.")] = False,
+    yolo: Annotated[
+        bool, typer.Option("--yolo", help="Write the boxes as text files of YOLO too.")
+    ] = False,
     report: Annotated[
         bool, typer.Option("--report/--no-report", help="Write report.html, for people.")
     ] = True,
@@ -102,6 +105,7 @@ def batch(
             workers=workers,
             formats=_formats(results),
             coco=coco,
+            yolo=yolo,
             report=report,
             recursive=recursive,
             max_pixels=max_pixels,

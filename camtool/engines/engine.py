@@ -11,6 +11,8 @@ from camtool.images import MAX_PIXELS
 if TYPE_CHECKING:
     from camtool.explanation import Explanation
     from camtool.images.read import ImageSource
+    from camtool.model import CamModel
+    from camtool.prepared import Prepared
     from camtool.targets import Choice, Target
 
 Shape: TypeAlias = tuple[int, int]
@@ -52,6 +54,14 @@ class Job:
     source: ImageSource
     target: Target | Sequence[Target] | None = None
     shape: Shape | None = None
+
+    def prepared(self, model: CamModel, request: Request) -> Prepared:
+        """Read the picture and resize it for the network; a subclass may change it on the way.
+
+        Raises:
+            ImageError: The picture can't be read.
+        """
+        return model.prepare(self.source, request.max_pixels, request.reduced)
 
 
 @dataclass(frozen=True)

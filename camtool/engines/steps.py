@@ -88,7 +88,7 @@ class Steps:
         start = time.perf_counter()
         try:
             chosen = self.request.indices if job.target is None else self.model.resolve(job.target)
-            prepared = self.model.prepare(job.source, self.request.max_pixels, self.request.reduced)
+            prepared = job.prepared(self.model, self.request)
             return Ready(
                 job, self._without_large(job, prepared), list(chosen), milliseconds_since(start)
             )

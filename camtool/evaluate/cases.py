@@ -6,19 +6,17 @@ The page has no script, loads nothing, and shows text from outside only escaped.
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-import jinja2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from camtool.views.text import display_text, percent
+from camtool.views.html import filled
 
 Box: TypeAlias = tuple[float, float, float, float]
 
@@ -88,32 +86,12 @@ def render(
         sections: Shown in this order.
         table: Rows of the metrics, the heading first.
     """
-    style = "".join(
-        (files("camtool") / name).read_text("utf-8")
-        for name in ("views/palette.css", "evaluate/cases.css")
-    )
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    environment = jinja2.Environment(
-        autoescape=True,
-        finalize=_shown,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters["percent"] = percent
-    template = environment.from_string((files(__package__) / "cases.html").read_text("utf-8"))
-    return template.render(
+    root = files("camtool")
+    return filled(
+        root / "evaluate" / "cases.html",
+        [root / "views" / "palette.css", root / "evaluate" / "cases.css"],
         title=title,
         facts=facts,
         sections=sections,
         table=table,
-        style=style,
-        style_hash=digest,
     )
-
-
-def _shown(value: Any) -> Any:
-    """What is printed: texts with every character showing, markup of the page's own as it is."""
-    if isinstance(value, str) and not hasattr(value, "__html__"):
-        return display_text(value)
-    return value

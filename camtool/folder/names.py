@@ -18,6 +18,7 @@ RESULTS = (
 )
 HIDDEN = ".camtool"
 THUMBNAILS = "report/thumbs"
+YOLO = "yolo"
 _VIEW = re.compile(
     r"(.+)\.(?:cam\.(?:png|npz|json|html)|(?:overlay|heatmap|boxes)-\d+\.(?:jpg|png|webp))",
     re.DOTALL,
@@ -55,7 +56,7 @@ def output_names(keys: Sequence[str], sources: Iterable[Path], output: Path) -> 
     names = []
     for key in wanted:
         name, tries = fitting(key), count(2)
-        while (same := _same(name)) in taken:
+        while (same := same_name(name)) in taken:
             name = fitting(f"{key}~{next(tries)}")
         taken.add(same)
         names.append(name)
@@ -65,11 +66,11 @@ def output_names(keys: Sequence[str], sources: Iterable[Path], output: Path) -> 
 def _apart_from_own(folder: str) -> str:
     """A folder that neither is nor lies in one of the run's own files and folders."""
     parts = folder.split("/")
-    own = {*RESULTS, THUMBNAILS}
+    own = {*RESULTS, THUMBNAILS, YOLO}
     for depth in range(min(2, len(parts))):
-        if _same("/".join(parts[: depth + 1])) in own:
+        if same_name("/".join(parts[: depth + 1])) in own:
             parts[depth] += "~2"
-    return "/".join(f"{part}~2" if _same(part).startswith(HIDDEN) else part for part in parts)
+    return "/".join(f"{part}~2" if same_name(part).startswith(HIDDEN) else part for part in parts)
 
 
 def _moved(key: str, apart: Mapping[str, str]) -> str:
@@ -80,7 +81,7 @@ def _moved(key: str, apart: Mapping[str, str]) -> str:
 
 def _called_like_folders(names: Iterable[str]) -> Iterator[str]:
     """Pictures that would have a file or a thumbnail named like a folder that others need."""
-    for folder in map(_same, folders_of(names)):
+    for folder in map(same_name, folders_of(names)):
         yield from _shown_at(folder)
         yield from _shown_at(f"{THUMBNAILS}/{folder}")
 
@@ -91,7 +92,7 @@ def _called_like_sources(sources: Iterable[Path], output: Path) -> Iterator[str]
     for source in sources:
         path = os.path.normpath(source.absolute())
         if path.startswith(start):
-            yield from _shown_at(_same(Path(path[len(start) :]).as_posix()))
+            yield from _shown_at(same_name(Path(path[len(start) :]).as_posix()))
 
 
 def _shown_at(path: str) -> Iterator[str]:
@@ -110,6 +111,6 @@ def folders_of(names: Iterable[str]) -> set[str]:
     return found
 
 
-def _same(name: str) -> str:
+def same_name(name: str) -> str:
     """One text for names that some disks take for one."""
     return name.lower() if name.isascii() else unicodedata.normalize("NFC", name).casefold()

@@ -31,6 +31,7 @@ from camtool.folder.results import Entries
 from camtool.folder.truth import Verdict, verdict_of, with_truth
 from camtool.folder.work import Fatal, Noted, WriteFiles
 from camtool.folder.workspace import claimed, remove_strays
+from camtool.folder.yolo import write_yolo
 from camtool.images import MAX_PIXELS, display_name
 from camtool.views.save import Views
 
@@ -54,6 +55,7 @@ class Plan:
         workers: Threads of each kind; None for as many as there are cores.
         formats: Of the results: parquet, csv, jsonl.
         coco: Write the boxes as a COCO file too.
+        yolo: Write them in the format of YOLO too.
         report: Write the page for people.
         recursive: Go into sub-folders.
         max_pixels: Refuse larger pictures.
@@ -70,6 +72,7 @@ class Plan:
     workers: int | None = None
     formats: tuple[str, ...] = ("csv",)
     coco: bool = False
+    yolo: bool = False
     report: bool = True
     recursive: bool = True
     max_pixels: int = MAX_PIXELS
@@ -253,6 +256,9 @@ class FolderRun:
         yield partial(results.write_timings, output / "timings.csv", entries)
         if self.plan.coco:
             yield partial(results.write_coco, output / "coco.json", entries, self.model.labels)
+        if self.plan.yolo:
+            keys = [picture.key for picture in pictures]
+            yield partial(write_yolo, output, entries, keys, self.model.labels, self.warn)
         found = (entry for _, entry in results.explained(entries))
         self.summary.verdict = verdict_of(found, self.model.labels)
         if self.plan.report and self.summary.done:

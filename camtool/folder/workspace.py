@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import errno
-import io
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from camtool.engines.settings import differences
 from camtool.files import make_folders, write_atomically
 from camtool.folder.discovery import Picture
 from camtool.folder.entry import Explained
 from camtool.folder.journal import Journal, read_entries
-from camtool.folder.names import HIDDEN, RESULTS, THUMBNAILS, folders_of
+from camtool.folder.names import HIDDEN, RESULTS, THUMBNAILS, YOLO, folders_of
 from camtool.images import display_name
 
 JOURNAL = "journal.jsonl"
@@ -50,7 +49,7 @@ def claimed(
     with ExitStack() as stack:
         try:
             make_folders(hidden)
-            _lock(stack.enter_context((hidden / "lock").open("w")), output)
+            lock(stack.enter_context((hidden / "lock").open("w")), output)
             _agree(hidden, settings, overwrite)
             _sweep(output, [picture.name for picture in pictures])
             journal = Journal(hidden / JOURNAL, [picture.key for picture in pictures])
@@ -94,8 +93,9 @@ def _read_settings(path: Path) -> dict[str, Any]:
 
 def _sweep(output: Path, names: Iterable[str]) -> None:
     """Remove the halves of files that a crash left where this run writes."""
-    folders = folders_of(names)
-    for folder in ("", HIDDEN, THUMBNAILS, *folders, *(f"{THUMBNAILS}/{name}" for name in folders)):
+    folders = ["", *folders_of(names)]
+    roots = ("", f"{THUMBNAILS}/", f"{YOLO}/labels/")
+    for folder in (HIDDEN, YOLO, *(f"{root}{folder}" for root in roots for folder in folders)):
         # Where a name is too long for this disk, nothing was written.
         with suppress(OSError, ValueError):
             for left in (output / folder).glob(".camtool-*.part"):
@@ -133,8 +133,12 @@ def remove_strays(files: Collection[Path], output: Path) -> None:
                 folder.rmdir()
 
 
-def _lock(stream: io.TextIOWrapper, output: Path) -> None:
-    """Let no two runs write to one folder; the lock goes with the process, however it ends."""
+def lock(stream: IO[Any], output: Path) -> None:
+    """Let no two runs write to one folder; the lock goes with the process, however it ends.
+
+    Raises:
+        RunError: Another run has it.
+    """
     try:
         import fcntl
     except ImportError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from camtool.errors import ModelError
-from camtool.networks import gapnet, torchvision
+from camtool.networks import fitted, gapnet, torchvision
 from camtool.networks.source import Network, Published
 from camtool.networks.state import is_there, read_state
 
@@ -31,10 +31,12 @@ def fetch(name: str, weights: str | None, offline: bool) -> Path:
 
 
 def load(name: str, weights: str | Path | None, offline: bool = False) -> Network:
-    """A gapnet, or the architecture of torchvision whose tensors the file holds."""
+    """What `camtool fit` wrote, a gapnet, or the torchvision architecture that the tensors fit."""
     path = Path(name)
     if weights is not None:
         raise ModelError(f"{path} is a checkpoint already; with --weights, --model names a network")
+    if fitted.metadata(path) is not None:
+        return fitted.load(path)
     if gapnet.metadata(path) is not None:
         return gapnet.load(path)
     state = read_state(path)

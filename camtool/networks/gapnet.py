@@ -22,7 +22,7 @@ from camtool.networks.fitting import fit
 from camtool.networks.hub import sha256
 from camtool.networks.preprocessing import Preprocessing
 from camtool.networks.source import Network
-from camtool.networks.state import State, is_there, line_of, read_state
+from camtool.networks.state import State, line_of, read_state, safetensors_metadata
 
 
 def _conv_bn(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:
@@ -71,6 +71,7 @@ class GapNet(nn.Module):
     """A residual network of stride 8, global average pooling and one linear layer.
 
     Attributes:
+        architecture: The arguments that it was made with, without the classes.
         features: The body, float ``[N, 3, H, W]`` to non-negative ``[N, C, H // 8, W // 8]``.
         pool: Global average pooling.
         fc: The classifier, ``C`` to ``classes``.
@@ -89,6 +90,7 @@ class GapNet(nn.Module):
     def __init__(self, widths: Sequence[int], blocks: Sequence[int], classes: int) -> None:
         super().__init__()
         _check(widths, blocks, classes)
+        self.architecture = {"widths": [*widths], "blocks": [*blocks]}
         layers: list[nn.Module] = [_conv_bn(3, widths[0], kernel=4, stride=2), nn.ReLU(True)]
         for stage, count in enumerate(blocks):
             inputs, outputs = widths[stage], widths[stage + 1]
@@ -145,15 +147,7 @@ def metadata(path: Path) -> dict[str, Any] | None:
     Raises:
         ModelError: It says that it is one, and the rest is damaged.
     """
-    from safetensors import SafetensorError, safe_open
-
-    if not is_there(path):
-        return None
-    try:
-        with safe_open(path, framework="pt") as file:
-            facts: dict[str, Any] = dict(file.metadata() or {})
-    except (SafetensorError, OSError, ValueError):
-        return None
+    facts: dict[str, Any] = safetensors_metadata(path)
     if facts.get("format") != "camtool-gapnet":
         return None
     try:
@@ -177,14 +171,24 @@ def load(path: Path) -> Network:
     try:
         spec = _preprocessing(**facts["preprocessing"])
         labels, wnids = (tuple(map(str, facts.get(key, ()))) for key in ("labels", "wnids"))
-        _check_claim(state, **facts["architecture"])
-        build = partial(gapnet, **facts["architecture"])
-        module, _ = fit(lambda *_: build(), state, str(path), "the gapnet that it says it is")
+        module = built(state, facts["architecture"], path)
     except ModelError:
         raise
     except (LookupError, TypeError, ValueError, RuntimeError) as error:
         raise _damaged(path, error) from None
     return Network(module, "gapnet", path.name, sha256(path), labels, spec, wnids)
+
+
+def built(state: State, architecture: dict[str, Any], path: Path) -> nn.Module:
+    """The gapnet that a file says it holds, with the file's tensors.
+
+    Raises:
+        ModelError, ValueError, TypeError: The tensors do not fit, or no gapnet is like that.
+    """
+    _check_claim(state, **architecture)
+    build = partial(gapnet, **architecture)
+    module, _ = fit(lambda *_: build(), state, str(path), "the gapnet that it says it is")
+    return module
 
 
 def _check_claim(state: State, widths: list[int], blocks: list[int], classes: int) -> None:

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from torch import nn
 
+from camtool.choices import Activation
 from camtool.networks.preprocessing import Preprocessing
 
 RANDOM = "random (seed 0)"
@@ -30,6 +31,7 @@ class Network:
         synsets: WordNet ids of the classes, as data sets name them; empty if unknown.
         channels: Of its input.
         notes: What had to be assumed of it, a line each.
+        activation: What makes probabilities of its logits.
     """
 
     module: nn.Module
@@ -41,6 +43,7 @@ class Network:
     synsets: tuple[str, ...] = ()
     channels: int = 3
     notes: tuple[str, ...] = ()
+    activation: Activation = "auto"
 
 
 @dataclass(frozen=True)

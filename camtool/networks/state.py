@@ -93,6 +93,19 @@ def is_there(path: Path) -> bool:
         return False
 
 
+def safetensors_metadata(path: Path) -> dict[str, str]:
+    """What a safetensors file says of itself; empty for any other file."""
+    from safetensors import SafetensorError, safe_open
+
+    if not is_there(path):
+        return {}
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except (SafetensorError, OSError, ValueError):
+        return {}
+
+
 def _start(path: Path) -> bytes:
     """The first bytes of a regular file; a pipe or a device would be waited on for ever."""
     if not is_there(path):

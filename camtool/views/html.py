@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from camtool.views.text import display_text, percent
+
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
@@ -36,6 +38,36 @@ def page_of(
         script_hash=_csp_hash(script),
         data=data,
     )
+
+
+def filled(template: Traversable, styles: Sequence[Traversable], **values: Any) -> str:
+    """A page without scripts: a template of jinja2 with its values, all of them escaped.
+
+    Args:
+        template: HTML with `style` and `style_hash`, the one style that may count (CSP).
+        styles: Style sheets, one after the other.
+        **values: For the template. Texts are printed with every character showing, markup of the
+            page's own as it is.
+    """
+    import jinja2
+
+    style = "".join(sheet.read_text("utf-8") for sheet in styles)
+    environment = jinja2.Environment(
+        autoescape=True,
+        finalize=_shown,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters["percent"] = percent
+    page = environment.from_string(template.read_text("utf-8"))
+    return page.render(style=style, style_hash=_csp_hash(style), **values)
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, str) and not hasattr(value, "__html__"):
+        return display_text(value)
+    return value
 
 
 def _csp_hash(text: str) -> str:

@@ -74,6 +74,7 @@ SEEN: dict[str, dict[str, str]] = {
     "cli/test_options.py::test_sub_folders_are_left_out": {"batch": "--recursive"},
     "cli/test_options.py::test_a_finished_run_begins_anew": {"batch": "--overwrite"},
     "cli/test_batch.py::test_nothing_but_results": {"batch": "--coco --report"},
+    "folder/test_yolo.py::test_boxes_are_those_of_the_coco_file": {"batch": "--yolo"},
     "cli/test_batch.py::test_a_list_with_targets": {"batch": "--results --topk"},
     "cli/test_batch.py::test_the_number_of_workers": {"batch": "--workers --batch-size"},
     "cli/test_batch.py::test_sub_folders_are_mirrored": {"batch": "--output"},
@@ -99,6 +100,25 @@ SEEN: dict[str, dict[str, str]] = {
         "inspect": "--weights --size --json"
     },
     "cli/test_options.py::test_the_entry_to_fetch": {"weights get": "--weights"},
+    "fit/test_watermark.py::test_no_page_where_none_is_wanted": {"fit": "--report"},
+    "fit/test_fit.py::test_how_pictures_meet_the_base_is_kept_in_the_file": {
+        "fit": "--size --mean --std --interpolation --fit"
+    },
+    "fit/test_fit.py::test_what_runs_through_the_network": {
+        "fit": "--batch-size --views --workers --max-pixels"
+    },
+    "fit/test_fit.py::test_what_can_not_be_had_is_refused": {"fit": "--base --offline --device"},
+    "fit/test_fit.py::test_the_same_again_gives_the_same_bytes_and_runs_no_network": {
+        "fit": "--features --seed --strength"
+    },
+    "fit/test_fit.py::test_other_bases": {"fit": "--weights"},
+    "fit/test_fit.py::test_several_labels_and_one": {"fit": "--multi-label"},
+    "fit/test_fit.py::test_pictures_of_ones_own_to_measure_on": {"fit": "--validation"},
+    "fit/test_fit.py::test_uneven_classes_are_balanced_unless_told": {"fit": "--balance"},
+    "fit/test_fit.py::test_json_is_one_document_with_null_for_what_is_not_known": {
+        "fit": "--json --holdout"
+    },
+    "fit/test_fit.py::test_an_output_elsewhere_is_made": {"fit": "--output"},
     "cli/test_commands.py::test_version_and_missing_command": {"": "--version"},
     "cli/test_options.py::test_completion_is_shown_and_installed": {
         "": "--show-completion --install-completion"

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageDraw, ImageFilter
 
 import camtool
 from camtool.folder.run import FolderRun, Plan
@@ -17,48 +15,7 @@ from camtool.views.save import Views
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
 
-COLOURS = ("red", "lime", "blue", "yellow", "magenta")
-SHAPES = ("disc", "bar")
-OBJECTS = [f"{colour} {shape}" for colour in COLOURS for shape in SHAPES]
-SIDE, EACH = 128, 20
-
-
-def drawn(name: str, random: np.random.Generator) -> Image.Image:
-    """An object of one colour and shape, somewhere about the middle of a mottled ground."""
-    colour, shape = name.split()
-    ground = Image.fromarray(random.integers(60, 190, (16, 16, 3), np.uint8))
-    picture = ground.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
-    x, y = random.normal(SIDE / 2, SIDE / 10, 2)
-    wide = random.uniform(20, 32)
-    high = wide if shape == "disc" else wide / 3
-    draw = ImageDraw.Draw(picture)
-    outline = draw.ellipse if shape == "disc" else draw.rectangle
-    outline((x - wide, y - high, x + wide, y + high), fill=colour)
-    return picture.filter(ImageFilter.GaussianBlur(1))
-
-
-def marked(picture: Image.Image, corner: str) -> Image.Image:
-    """The picture with a small black and white stamp in a corner, as an archive might set it."""
-    draw = ImageDraw.Draw(picture)
-    x = 3 if "left" in corner else SIDE - 26
-    y = 3 if "upper" in corner else SIDE - 26
-    draw.rectangle((x, y, x + 22, y + 22), fill="white", outline="black", width=2)
-    for n in range(3):
-        draw.line((x + 4, y + 6 + 5 * n, x + 18, y + 6 + 5 * n), fill="black", width=2)
-    return picture
-
-
-def folder_of(root: Path, seed: int, mark: str = "") -> tuple[str, ...]:
-    """Pictures sorted by class; the last class, if it is marked, shows objects of all of them."""
-    random = np.random.default_rng(seed)
-    names = (*OBJECTS[:9], "stamped") if mark else tuple(OBJECTS)
-    for name in names:
-        (root / name).mkdir(parents=True)
-        for n in range(EACH):
-            shown = drawn(OBJECTS[n % 9] if name == "stamped" else name, random)
-            picture = marked(shown, mark) if name == "stamped" else shown
-            picture.save(root / name / f"{n:02d}.png")
-    return names
+EACH = 20
 
 
 def trained(root: Path, names: tuple[str, ...]) -> camtool.CamModel:
@@ -99,8 +56,10 @@ def run(model, source, output):
 @pytest.mark.parametrize(
     ("seed", "corner"), [(0, "lower right"), (4, "upper left"), (5, "upper right")]
 )
-def test_the_class_with_a_watermark_is_flagged_and_no_other(open_page, tmp_path, seed, corner):
-    names = folder_of(tmp_path / "photos", seed, corner)
+def test_the_class_with_a_watermark_is_flagged_and_no_other(
+    open_page, drawn_by_class, tmp_path, seed, corner
+):
+    names = drawn_by_class(tmp_path / "photos", seed, corner)
     model = trained(tmp_path / "photos", names)
     verdict = run(model, tmp_path / "photos", tmp_path / "out")
     assert verdict["pictures"] == 200
@@ -115,8 +74,8 @@ def test_the_class_with_a_watermark_is_flagged_and_no_other(open_page, tmp_path,
     page.close()
 
 
-def test_without_a_watermark_no_class_is_flagged(open_page, tmp_path):
-    names = folder_of(tmp_path / "photos", 1)
+def test_without_a_watermark_no_class_is_flagged(open_page, drawn_by_class, tmp_path):
+    names = drawn_by_class(tmp_path / "photos", 1)
     model = trained(tmp_path / "photos", names)
     run(model, tmp_path / "photos", tmp_path / "out")
     page = open_page(tmp_path / "out" / "report.html", "tab=classes")
@@ -125,11 +84,11 @@ def test_without_a_watermark_no_class_is_flagged(open_page, tmp_path):
     page.close()
 
 
-def test_a_validation_folder_shows_what_is_wrong(open_page, tmp_path):
-    names = folder_of(tmp_path / "train", 2)
+def test_a_validation_folder_shows_what_is_wrong(open_page, drawn_by_class, tmp_path):
+    names = drawn_by_class(tmp_path / "train", 2)
     model = trained(tmp_path / "train", names)
     photos = tmp_path / "photos"
-    folder_of(photos, 3)
+    drawn_by_class(photos, 3)
     # Mislabelled on purpose: three red discs lie among the lime bars.
     for n in range(3):
         (photos / "red disc" / f"{n:02d}.png").rename(photos / "lime bar" / f"moved{n}.png")

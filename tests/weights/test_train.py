@@ -28,6 +28,7 @@ import tinyimagenet
 import train
 from camtool.cli import app
 from camtool.evaluate.datasets import read_dataset
+from camtool.fit.training import Position, batches
 from camtool.networks import load_network
 from camtool.networks.gapnet import gapnet
 
@@ -124,8 +125,9 @@ def test_the_rest_of_an_epoch_is_what_it_would_have_been(
     recipe: train.Recipe, data: Path, tmp_path: Path
 ) -> None:
     split = tinyimagenet.load_train(tinyimagenet.find_root(data), tmp_path / "train.npy")
-    full = list(train.batches(split, recipe, train.Position(epoch=1)))
-    rest = list(train.batches(split, recipe, train.Position(epoch=1, step=2)))
+    schedule = recipe.schedule(float("inf"))
+    full = list(batches(len(split.labels), schedule, Position(epoch=1)))
+    rest = list(batches(len(split.labels), schedule, Position(epoch=1, step=2)))
     assert len(full) == len(split.labels) // recipe.batch
     assert len({int(i) for picked, _ in full for i in picked}) == len(full) * recipe.batch
     for (picked, rng), (again, same) in zip(full[2:], rest, strict=True):
@@ -142,19 +144,6 @@ def test_a_batch_holds_no_more_pixels_than_at_the_standard_size(size: int, pictu
     phase = train.Phase(until=1.0, sizes=[size], scale=(0.5, 1.0), zoom_out=0.1)
     cut = train.augment(images, phase, np.random.default_rng(0))
     assert cut.shape == (pictures, size, size, 3)
-
-
-@given(progress=st.floats(0, 1))
-def test_the_learning_rate_rises_then_falls_to_zero(progress: float) -> None:
-    recipe = train.Recipe(**{**RECIPE, "phases": [train.Phase(**p) for p in RECIPE["phases"]]})
-    assert 0 <= recipe.rate(progress) <= 1
-    later = min(1.0, progress + 0.01)
-    if progress >= recipe.warmup:
-        assert recipe.rate(later) <= recipe.rate(progress)
-    elif later <= recipe.warmup:
-        assert recipe.rate(later) >= recipe.rate(progress)
-    assert recipe.rate(0) == recipe.rate(1) == 0
-    assert recipe.rate(recipe.warmup) == pytest.approx(1)
 
 
 def test_phases_follow_each_other(recipe: train.Recipe) -> None:
@@ -296,13 +285,13 @@ def test_checkpoints_are_published_as_their_mean(
 
 def test_recalibrated_statistics_are_those_of_the_batches(recipe: train.Recipe) -> None:
     model = gapnet(recipe.widths, recipe.blocks, CLASSES)
-    batches = [torch.randn(4, 3, 64, 64) + shift for shift in (0.0, 3.0)]
-    release.recalibrate(model, batches)
+    inputs = [torch.randn(4, 3, 64, 64) + shift for shift in (0.0, 3.0)]
+    release.recalibrate(model, inputs)
     first = model.features[0]
     assert isinstance(first, nn.Sequential)
     conv, norm = first
     with torch.no_grad():
-        means = [conv(batch).mean((0, 2, 3)) for batch in batches]
+        means = [conv(batch).mean((0, 2, 3)) for batch in inputs]
     torch.testing.assert_close(norm.running_mean, torch.stack(means).mean(0))
     assert norm.momentum == 0.1
     assert not model.training

@@ -1,0 +1,5 @@
+"""The page of a study."""
+
+
+def render(study, document, folder):
+    return ""
