@@ -109,8 +109,8 @@ def study(
             most = QUICK_PICTURES if quick else None
             found = split(data, validation, groups, holdout, limit, most)
             halves = room.prepare(found, settings, workers or available_cores(), progress)
-            room.claim_folder(output, settings, found.labels, halves)
-        made = room.Study(settings, found.labels, *halves, found.problems, [], place)
+            made = room.Study(settings, found.labels, *halves, place, found.problems)
+            room.claim_folder(output, made)
         for problem in found.problems[:_TOLD]:
             common.say(f"{problem.path}: {problem.reason}")
         if len(found.problems) > _TOLD:

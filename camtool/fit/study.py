@@ -6,12 +6,11 @@ import csv
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 import camtool
 from camtool.evaluate.figures import Figure
@@ -22,6 +21,7 @@ from camtool.fit.outcome import Problem
 from camtool.fit.study_data import Pictures, Split, StudyError
 from camtool.fit.study_figures import FIRST, Judged, Table, curves, mean_of
 from camtool.fit.study_runs import (
+    Ground,
     Run,
     Settings,
     centre_box,
@@ -36,26 +36,16 @@ RUNS, PLAN = "runs", "plan.json"
 
 
 @dataclass(eq=False)
-class Study:
-    """What a study is about, and what came of it.
+class Study(Ground):
+    """What a study stands on, and what came of it.
 
     Attributes:
-        settings: What all heads have in common.
-        labels: Of the classes.
-        training: Pictures.
-        validation: Pictures.
         problems: What was left out.
         runs: Those that are finished, in the order in which they were asked for.
-        device: Where it ran.
     """
 
-    settings: Settings
-    labels: tuple[str, ...]
-    training: Pictures
-    validation: Pictures
     problems: Sequence[Problem]
-    runs: list[Run]
-    device: torch.device
+    runs: list[Run] = field(default_factory=list)
 
     def table(self) -> Table:
         """The scores of all heads that ran with every seed."""
@@ -159,18 +149,16 @@ def prepare(
     return training, validation
 
 
-def claim_folder(
-    folder: Path, settings: Settings, labels: Sequence[str], halves: Sequence[Pictures]
-) -> None:
+def claim_folder(folder: Path, study: Study) -> None:
     """Make a folder this study's own, or find that it is already.
 
     Raises:
         StudyError: It holds another study, or can't be written.
     """
     plan = {
-        **asdict(settings),
-        "labels": list(labels),
-        "pictures": [half.digest() for half in halves],
+        **asdict(study.settings),
+        "labels": list(study.labels),
+        "pictures": [half.digest() for half in (study.training, study.validation)],
     }
     text = json.dumps(plan, indent=1)
     try:
@@ -219,10 +207,7 @@ def run_all(
     for seed in seeds:
         for head in heads:
             run = Run(head, seed)
-            finished = learn(
-                run, study.training, study.validation, study.labels, study.settings,
-                folder / RUNS, study.device, stop, told,
-            )  # fmt: skip
+            finished = learn(run, study, folder / RUNS, stop, told)
             if not finished:
                 return False
             done = (len(study.runs) + 1) * study.settings.epochs

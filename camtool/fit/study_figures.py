@@ -78,15 +78,20 @@ class Judged:
     size: Verdict | None
 
 
-def judge(claim: Claim, lead: Figure | None) -> Judged:
+def judge(claim: Claim, lead: Figure | None, learned: bool = True) -> Judged:
     """Hold a claim against the 95 % interval of the lead.
 
     The order is held where the interval lies above 0, refuted where it lies below. The size is
     refuted where the interval leaves it out; that it lies inside is called held only where the
     interval leaves 0 out.
+
+    Args:
+        claim: What was said.
+        lead: None where it was not measured.
+        learned: Whether either head does better than chance; else nothing is decided.
     """
-    if lead is None:
-        return Judged(claim, None, "not decided", None if claim.points is None else "not decided")
+    if lead is None or not learned:
+        return Judged(claim, lead, "not decided", None if claim.points is None else "not decided")
     order: Verdict = "held" if lead.low > 0 else "refuted" if lead.high < 0 else "not decided"
     size: Verdict | None = None
     if claim.points is not None:
@@ -165,8 +170,18 @@ class Table:
     def judged(self) -> list[Judged]:
         """What becomes of the texts' claims."""
         return [
-            judge(claim, self.figure(claim.ahead, claim.measure, claim.behind)) for claim in CLAIMS
+            judge(
+                claim,
+                self.figure(claim.ahead, claim.measure, claim.behind),
+                self.learned(claim.ahead) or self.learned(claim.behind),
+            )
+            for claim in CLAIMS
         ]
+
+    def learned(self, head: str) -> bool:
+        """Whether a head's accuracy is surely above chance."""
+        accuracy = self.figure(head, "accuracy")
+        return accuracy is not None and accuracy.low > 100 / len(set(self.labels.tolist()))
 
 
 def curves(runs: Sequence[Run]) -> Mapping[str, list[float]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ TITLES = {
     "accuracy": "Accuracy, %",
     "generalization": "Validation − training",
     "shifted": "Shifted by a quarter, %",
-    "steadiness": "Lost by the shift",
+    "steadiness": "Change by the shift",
     "localization": "Localization, %",
 }
 """Headings of measures; "at N" stands for itself."""
@@ -58,9 +58,9 @@ def write_files(folder: Path, study: Study, document: Mapping[str, Any]) -> list
 
 
 def shown(figure: Mapping[str, float] | None, sign: str = "") -> str:
-    """A figure with its interval, in percent or points; "-" where there is none."""
+    """A figure with its interval, in percent or points; a dash where there is none."""
     if figure is None:
-        return "-"
+        return "–"
     value, low, high = (f"{figure[end]:{sign}.1f}" for end in ("value", "low", "high"))
     return f"{value} ({low} to {high})".replace("-", "−")
 
@@ -87,14 +87,14 @@ def table_rows(document: Mapping[str, Any]) -> Iterator[list[str]]:
         ]
 
 
-def claim_rows(document: Mapping[str, Any]) -> Iterator[Sequence[str]]:
+def claim_rows(document: Mapping[str, Any]) -> Iterator[list[str]]:
     """What became of the texts' claims, as texts under `CLAIM_HEADINGS`."""
     for claim in document["claims"]:
         points = "" if claim["points"] is None else f"{claim['points']:.0f} points: "
-        yield (
+        yield [
             claim["source"],
             claim["text"],
             shown(claim["lead"], "+"),
             claim["order"],
             f"{points}{claim['size']}" if claim["size"] else "",
-        )
+        ]
