@@ -154,7 +154,7 @@ def _groups(classes: str | None) -> dict[str, list[str]] | None:
 def _print(document: dict[str, Any]) -> None:
     from rich.table import Table
 
-    from camtool.fit.study_output import CLAIM_HEADINGS, claim_rows, table_rows
+    from camtool.fit.study_tables import CLAIM_HEADINGS, claim_rows, table_rows
 
     headings, *rows = table_rows(document)
     table = Table(*headings, title="Nine heads on one front-end", title_justify="left")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -213,36 +211,3 @@ def run_all(
             done = (len(study.runs) + 1) * study.settings.epochs
             study.runs.append(run)
     return True
-
-
-def to_csv(found: Mapping[str, Any]) -> str:
-    """The table of heads as CSV: figures and the ends of their intervals, in percent."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    measures = list(found["heads"][0]["figures"])
-    ends = [f"{each}{end}" for each in measures for end in ("", "_low", "_high")]
-    writer.writerow(
-        ["head", "title", "parameters", "arithmetic", "train_accuracy", "train_loss", "loss",
-         "epochs_to_best", "seconds", *ends]
-    )  # fmt: skip
-    for head in found["heads"]:
-        figures = [head["figures"][each] or {} for each in measures]
-        writer.writerow(
-            [
-                head["head"],
-                head["title"],
-                head["parameters"],
-                head["arithmetic"],
-                f"{100 * head['training']['accuracy']:.2f}",
-                f"{head['training']['loss']:.4f}",
-                f"{head['loss']:.4f}",
-                f"{np.mean(head['best_epochs']):.1f}",
-                f"{np.mean(head['seconds']):.1f}",
-                *(
-                    f"{figure[end]:.2f}" if figure else ""
-                    for figure in figures
-                    for end in ("value", "low", "high")
-                ),
-            ]
-        )
-    return stream.getvalue()

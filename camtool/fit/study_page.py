@@ -22,8 +22,8 @@ from camtool.explanation import Explanation
 from camtool.fit.heads import HEADS
 from camtool.fit.study import RUNS, Study
 from camtool.fit.study_figures import FIRST
-from camtool.fit.study_output import TITLES, shown, table_rows
 from camtool.fit.study_runs import camera, trained
+from camtool.fit.study_tables import TITLES, shown, table_rows
 from camtool.images import ImageError, read_image
 from camtool.views.text import display_text
 

@@ -23,8 +23,8 @@ from typer.testing import CliRunner, Result
 
 from camtool.cli import app, stop
 from camtool.fit import study_data
-from camtool.fit.study_output import claim_rows, shown, table_rows
 from camtool.fit.study_page import sentences
+from camtool.fit.study_tables import claim_rows, shown, table_rows
 from camtool.fit.training import Trainer
 from tests.fit.conftest import boxed_by_class
 

@@ -1,0 +1,97 @@
+"""A study as tables: of texts for people, and as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+CLAIM_HEADINGS = ("Text", "Claim", "Measured lead, points", "Order", "Size")
+
+TITLES = {
+    "accuracy": "Accuracy, %",
+    "generalization": "Validation − training",
+    "shifted": "Shifted by a quarter, %",
+    "steadiness": "Change by the shift",
+    "localization": "Localization, %",
+}
+"""Headings of measures; "at N" stands for itself."""
+
+
+def shown(figure: Mapping[str, float] | None, sign: str = "") -> str:
+    """A figure with its interval, in percent or points; a dash where there is none."""
+    if figure is None:
+        return "–"
+    value, low, high = (f"{figure[end]:{sign}.1f}" for end in ("value", "low", "high"))
+    return f"{value} ({low} to {high})".replace("-", "−")
+
+
+def table_rows(document: Mapping[str, Any]) -> Iterator[list[str]]:
+    """The table of heads as texts, its headings first; columns without any figure are left out."""
+    heads = document["heads"]
+    measures = [each for each in heads[0]["figures"] if any(h["figures"][each] for h in heads)]
+    yield [
+        "Head", "Parameters", "Train, %", "Train loss", "Loss", "Best epoch", "Seconds",
+        *(TITLES.get(each, f"{each.capitalize()} px, %") for each in measures),
+    ]  # fmt: skip
+    for head in heads:
+        signs = {"generalization": "+", "steadiness": "+"}
+        yield [
+            head["title"],
+            f"{head['parameters']:,}",
+            f"{100 * head['training']['accuracy']:.1f}",
+            f"{head['training']['loss']:.3f}",
+            f"{head['loss']:.3f}",
+            f"{np.mean(head['best_epochs']):.0f}",
+            f"{np.mean(head['seconds']):.0f}",
+            *(shown(head["figures"][each], signs.get(each, "")) for each in measures),
+        ]
+
+
+def claim_rows(document: Mapping[str, Any]) -> Iterator[list[str]]:
+    """What became of the texts' claims, as texts under `CLAIM_HEADINGS`."""
+    for claim in document["claims"]:
+        points = "" if claim["points"] is None else f"{claim['points']:.0f} points: "
+        yield [
+            claim["source"],
+            claim["text"],
+            shown(claim["lead"], "+"),
+            claim["order"],
+            f"{points}{claim['size']}" if claim["size"] else "",
+        ]
+
+
+def to_csv(found: Mapping[str, Any]) -> str:
+    """The table of heads as CSV: figures and the ends of their intervals, in percent."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    measures = list(found["heads"][0]["figures"])
+    ends = [f"{each}{end}" for each in measures for end in ("", "_low", "_high")]
+    writer.writerow(
+        ["head", "title", "parameters", "arithmetic", "train_accuracy", "train_loss", "loss",
+         "epochs_to_best", "seconds", *ends]
+    )  # fmt: skip
+    for head in found["heads"]:
+        figures = [head["figures"][each] or {} for each in measures]
+        writer.writerow(
+            [
+                head["head"],
+                head["title"],
+                head["parameters"],
+                head["arithmetic"],
+                f"{100 * head['training']['accuracy']:.2f}",
+                f"{head['training']['loss']:.4f}",
+                f"{head['loss']:.4f}",
+                f"{np.mean(head['best_epochs']):.1f}",
+                f"{np.mean(head['seconds']):.1f}",
+                *(
+                    f"{figure[end]:.2f}" if figure else ""
+                    for figure in figures
+                    for end in ("value", "low", "high")
+                ),
+            ]
+        )
+    return stream.getvalue()
