@@ -53,6 +53,12 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(photo, folder / "val" / name)
     with Image.open(photo) as picture:
         picture.resize((90, 60)).save(folder / "photos" / "deep" / "small.png")
+    for name, corner in (("cat", 0), ("dog", 200)):
+        (folder / "animals" / name).mkdir(parents=True)
+        with Image.open(photo) as picture:
+            for n in range(0, 80, 10):
+                part = picture.crop((corner + n, n, corner + n + 90, n + 90))
+                part.save(folder / "animals" / name / f"{n}.png")
     torch.save(zoo.random_module("resnet18", 2).state_dict(), folder / "mine.pth")
     (folder / "cut.json").write_text('{"threshold_rule": "ivr", "threshold": 0.3}')
     (folder / "labels.txt").write_text("cat\ndog\n")

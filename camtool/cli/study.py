@@ -98,6 +98,8 @@ def study(
     if not wanted:
         common.usage(f"--heads takes {', '.join(HEADS)}")
     groups = _groups(classes)
+    if data.resolve() in (output.resolve(), *output.resolve().parents):
+        common.usage(f"{output}: lies among the pictures; choose another --output")
     settings = Settings(size=size)
     settings = replace(settings, epochs=epochs or (QUICK_EPOCHS if quick else settings.epochs))
     count = seeds or (QUICK_SEEDS if quick else 3)

@@ -42,7 +42,7 @@ class Claim:
 
 _THREAD = "forum thread on 8×8×2048 features"
 _TUTORIAL = "cats-and-dogs tutorial"
-_ZHOU = "Zhou et al. 2016, 3.2"
+_ZHOU = "Zhou et al. 2016, 2"
 _LIN = "Lin et al. 2014, 3.2"
 
 CLAIMS = (
@@ -52,8 +52,8 @@ CLAIMS = (
     Claim(_THREAD, "GAP 93 %, moving average 12 %", "accuracy", "gap", "ema", 81),
     Claim(_TUTORIAL, "GAP is a little ahead of dense with dropout", "accuracy", "gap", "dropout"),
     Claim(_TUTORIAL, "GAP is ahead of plain dense", "accuracy", "gap", "dense"),
-    Claim(_TUTORIAL, "its lead over plain dense is the larger one", "accuracy", "dropout", "dense"),
-    Claim(_ZHOU, "max pooling localizes worse than GAP", "localization", "gap", "max"),
+    Claim(_TUTORIAL, "The lead over plain dense is the larger one", "accuracy", "dropout", "dense"),
+    Claim(_ZHOU, "Max pooling localizes worse than GAP", "localization", "gap", "max"),
     Claim(_LIN, "GAP overfits less than dense layers", "generalization", "gap", "dense"),
     Claim(_LIN, "GAP withstands translation better than dense", "steadiness", "gap", "dense"),
 )

@@ -1,4 +1,4 @@
-"""The files that a study leaves: study.json, study.csv, curves.png and the page."""
+"""The files that a study leaves: study.json, study.csv, study.md, curves.png and the page."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from camtool.files import write_atomically
 from camtool.fit.study import Study
 from camtool.fit.study_page import render
-from camtool.fit.study_tables import to_csv
+from camtool.fit.study_tables import to_csv, to_markdown
 
 
 def write_files(folder: Path, study: Study, document: Mapping[str, Any]) -> list[str]:
@@ -30,6 +30,7 @@ def write_files(folder: Path, study: Study, document: Mapping[str, Any]) -> list
     files: dict[str, Callable[[], bytes]] = {
         "study.json": lambda: json.dumps(document, indent=1).encode(),
         "study.csv": lambda: to_csv(document).encode(),
+        "study.md": lambda: to_markdown(document).encode(),
         "study.html": lambda: render(study, document, folder).encode(),
     }
     try:

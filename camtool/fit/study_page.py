@@ -80,15 +80,17 @@ def sentences(document: Mapping[str, Any]) -> Iterator[str]:
     )
     if FIRST in heads and len(heads) > 1:
         gap = heads[FIRST]
-        yield (
-            f"Global average pooling with its linear layer has {gap['parameters']:,} parameters "
-            f"and came to {shown(gap['figures']['accuracy'])} %."
-        )
+        if best is not gap:
+            yield (
+                f"Global average pooling with its linear layer came to "
+                f"{shown(gap['figures']['accuracy'])} % with {gap['parameters']:,} parameters."
+            )
         yield from _beside(heads)
-    verdicts = [claim["order"] for claim in document["claims"] if claim["lead"]]
-    if verdicts:
-        counts = [f"{verdicts.count(each)} {each}" for each in ("held", "refuted", "not decided")]
-        yield f"Of {len(verdicts)} claims about which head is ahead, {', '.join(counts)}."
+    for key, what in (("order", "which head is ahead"), ("size", "by how many points")):
+        verdicts = [claim[key] for claim in document["claims"] if claim["lead"] and claim[key]]
+        if verdicts:
+            each = [f"{verdicts.count(one)} {one}" for one in ("held", "refuted", "not decided")]
+            yield f"Claims about {what}: {', '.join(each)}."
 
 
 def _beside(heads: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:

@@ -13,7 +13,7 @@ CLAIM_HEADINGS = ("Text", "Claim", "Measured lead, points", "Order", "Size")
 
 TITLES = {
     "accuracy": "Accuracy, %",
-    "generalization": "Validation − training",
+    "generalization": "Validation less training",
     "shifted": "Shifted by a quarter, %",
     "steadiness": "Change by the shift",
     "localization": "Localization, %",
@@ -34,7 +34,8 @@ def table_rows(document: Mapping[str, Any]) -> Iterator[list[str]]:
     heads = document["heads"]
     measures = [each for each in heads[0]["figures"] if any(h["figures"][each] for h in heads)]
     yield [
-        "Head", "Parameters", "Train, %", "Train loss", "Loss", "Best epoch", "Seconds",
+        "Head", "Parameters", "Training, %", "Training loss", "Validation loss", "Best epoch",
+        "Seconds",
         *(TITLES.get(each, f"{each.capitalize()} px, %") for each in measures),
     ]  # fmt: skip
     for head in heads:
@@ -95,3 +96,20 @@ def to_csv(found: Mapping[str, Any]) -> str:
             ]
         )
     return stream.getvalue()
+
+
+def to_markdown(document: Mapping[str, Any]) -> str:
+    """Both tables and the parameters' arithmetic, as Markdown."""
+    arithmetic = [["Head", "Parameters", "Formula", "Here"]] + [
+        [head["title"], f"{head['parameters']:,}", head["formula"], head["arithmetic"]]
+        for head in document["heads"]
+    ]
+    claims = [list(CLAIM_HEADINGS), *claim_rows(document)]
+    parts = (list(table_rows(document)), arithmetic, claims)
+    return "\n".join(map(_markdown, parts))
+
+
+def _markdown(rows: list[list[str]]) -> str:
+    headings, *others = rows
+    lines = [headings, ["---"] * len(headings), *others]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)

@@ -105,6 +105,9 @@ def test_page_and_tables_hold_what_the_document_holds(whole) -> None:
     for head in found["heads"]:
         assert head["formula"] in text
         assert head["arithmetic"] in text
+    markdown = (output / "study.md").read_text("utf-8")
+    for line in (*table_rows(found), *claim_rows(found)):
+        assert f"| {' | '.join(line)} |" in markdown
     assert "<script" not in page
     assert page.count("data:image/jpeg") == 4 * 4
     table = list(csv.DictReader((output / "study.csv").open()))
@@ -127,7 +130,7 @@ def test_without_json_tables_are_printed(whole, squares) -> None:
     assert timeless(output) == before
     for row in claim_rows(before):
         assert row[1] in done.stdout
-    assert "study.json, study.csv, study.html, curves.png are in" in done.stdout
+    assert "study.json, study.csv, study.md, study.html, curves.png are in" in done.stdout
 
 
 def test_heads_and_seeds_are_added_to_what_is_there(squares, tmp_path, monkeypatch) -> None:
@@ -234,6 +237,14 @@ def test_quick_is_fewer_seeds_epochs_and_pictures(squares, tmp_path, monkeypatch
     found = document(tmp_path)
     assert (found["seeds"], found["settings"]["epochs"]) == ([0, 1], 10)
     assert found["pictures"]["training"] == [4, 4]
+
+
+def test_results_do_not_go_among_the_pictures(squares) -> None:
+    for place in (squares, squares / "deep" / "out"):
+        done = study(squares, place, "--heads", "gap", *FAST)
+        assert done.exit_code == 2
+        assert "among the pictures" in done.stderr
+    assert not (squares / "deep").exists()
 
 
 def test_pictures_are_read_by_so_many_threads(squares, tmp_path, monkeypatch) -> None:
