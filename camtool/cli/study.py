@@ -90,9 +90,10 @@ def study(
     from camtool.engines.threads import available_cores
     from camtool.fit import study as room
     from camtool.fit.heads import HEADS
-    from camtool.fit.study_data import SourceError, StudyError, split
+    from camtool.fit.study_data import StudyError, split
     from camtool.fit.study_output import write_files
     from camtool.fit.study_runs import Settings
+    from camtool.folder.discovery import SourceError
 
     wanted = common.parts("--heads", heads, tuple(HEADS)) if heads is not None else tuple(HEADS)
     if not wanted:

@@ -99,6 +99,10 @@ def test_fewer_than_two_classes_are_no_study(tmp_path) -> None:
     root = make(tmp_path / "data", cat=9, ape=1)
     with pytest.raises(StudyError, match=r"1 classes.*ape: the class is left out"):
         split(root)
+    (tmp_path / "flat").mkdir()
+    (tmp_path / "flat" / "0.png").write_bytes(encoded(0))
+    with pytest.raises(StudyError, match=r"0 classes.*lies in no class's folder"):
+        split(tmp_path / "flat")
     with pytest.raises(StudyError, match="is no folder"):
         split(tmp_path / "gone")
 
