@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+_CUT = 9
 CLAIM_HEADINGS = ("Text", "Claim", "Measured lead, points", "Order", "Size")
 
 TITLES = {
@@ -19,6 +20,7 @@ TITLES = {
     "localization": "Localization, %",
 }
 """Headings of measures; "at N" stands for itself."""
+_SIGNS = {"generalization": "+", "steadiness": "+"}
 
 
 def shown(figure: Mapping[str, float] | None, sign: str = "") -> str:
@@ -33,22 +35,21 @@ def table_rows(document: Mapping[str, Any]) -> Iterator[list[str]]:
     """The table of heads as texts, its headings first; columns without any figure are left out."""
     heads = document["heads"]
     measures = [each for each in heads[0]["figures"] if any(h["figures"][each] for h in heads)]
-    yield [
-        "Head", "Parameters", "Training, %", "Training loss", "Validation loss", "Best epoch",
-        "Seconds",
-        *(TITLES.get(each, f"{each.capitalize()} px, %") for each in measures),
-    ]  # fmt: skip
+    titles = [TITLES.get(each, f"{each.capitalize()} px, %") for each in measures]
+    learned = ["Training, %", "Training loss", "Validation loss", "Best epoch", "Seconds"]
+    yield ["Head", "Parameters", *titles[:2], *learned, *titles[2:]]
     for head in heads:
-        signs = {"generalization": "+", "steadiness": "+"}
+        texts = [shown(head["figures"][each], _SIGNS.get(each, "")) for each in measures]
         yield [
             head["title"],
             f"{head['parameters']:,}",
+            *texts[:2],
             f"{100 * head['training']['accuracy']:.1f}",
             f"{head['training']['loss']:.3f}",
             f"{head['loss']:.3f}",
             f"{np.mean(head['best_epochs']):.0f}",
             f"{np.mean(head['seconds']):.0f}",
-            *(shown(head["figures"][each], signs.get(each, "")) for each in measures),
+            *texts[2:],
         ]
 
 
@@ -99,13 +100,15 @@ def to_csv(found: Mapping[str, Any]) -> str:
 
 
 def to_markdown(document: Mapping[str, Any]) -> str:
-    """Both tables and the parameters' arithmetic, as Markdown."""
+    """The table of heads in two parts, the parameters' arithmetic and the claims, as Markdown."""
     arithmetic = [["Head", "Parameters", "Formula", "Here"]] + [
         [head["title"], f"{head['parameters']:,}", head["formula"], head["arithmetic"]]
         for head in document["heads"]
     ]
     claims = [list(CLAIM_HEADINGS), *claim_rows(document)]
-    parts = (list(table_rows(document)), arithmetic, claims)
+    rows = list(table_rows(document))
+    first, second = [row[:_CUT] for row in rows], [[row[0], *row[_CUT:]] for row in rows]
+    parts = (arithmetic, first, second, claims)
     return "\n".join(map(_markdown, parts))
 
 

@@ -106,8 +106,10 @@ def test_page_and_tables_hold_what_the_document_holds(whole) -> None:
         assert head["formula"] in text
         assert head["arithmetic"] in text
     markdown = (output / "study.md").read_text("utf-8")
-    for line in (*table_rows(found), *claim_rows(found)):
+    for line in claim_rows(found):
         assert f"| {' | '.join(line)} |" in markdown
+    for line in table_rows(found):
+        assert all(f" {cell} |" in markdown for cell in line)
     assert "<script" not in page
     assert page.count("data:image/jpeg") == 4 * 4
     table = list(csv.DictReader((output / "study.csv").open()))
