@@ -57,7 +57,7 @@ def study(
         str | None,
         typer.Option(
             "--heads",
-            help="Any of gap,nin,dense,dropout,max,four,ema,channels,kernel; default all.",
+            help="Any of gap, nin, dense, dropout, max, four, ema, channels, kernel; default all.",
         ),
     ] = None,
     seeds: Annotated[
@@ -160,7 +160,7 @@ def _print(document: dict[str, Any]) -> None:
     from camtool.fit.study_tables import CLAIM_HEADINGS, claim_rows, table_rows
 
     headings, *rows = table_rows(document)
-    table = Table(*headings, title="Nine heads on one front-end", title_justify="left")
+    table = Table(*headings, title=f"{len(rows)} heads on one front-end", title_justify="left")
     for row in rows:
         table.add_row(*(text.replace(" (", "\n(") for text in row))
     common.show_table(table)
