@@ -28,7 +28,6 @@ from camtool.images import ImageError, read_image
 from camtool.views.text import display_text
 
 _EXAMPLES, _SIDE = 6, 192
-_CURVES = ("train_accuracy", "accuracy")
 
 
 def render(study: Study, document: Mapping[str, Any], folder: Path) -> str:
@@ -60,7 +59,8 @@ def render(study: Study, document: Mapping[str, Any], folder: Path) -> str:
         rows=rows,
         words=list(sentences(document)),
         facts=_facts(document),
-        floor=_floor(document),
+        floor=math.floor(20 * _ends(document, "train_accuracy", "accuracy")[0]) / 20,
+        top=math.ceil(10 * _ends(document, "train_loss", "loss")[1]) / 10,
         claims=[{**claim, "bar": _bar(claim)} for claim in document["claims"]],
         mapped=[HEADS[name].title for name in names],
         examples=examples,
@@ -127,19 +127,17 @@ def _facts(document: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _floor(document: Mapping[str, Any]) -> float:
-    """The lowest value of the curves that are shown, rounded down to a twentieth."""
-    curves = [head["curves"][key] for head in document["heads"] for key in _CURVES]
-    values: list[float] = [min(curve) for curve in curves]
-    return max(0.0, math.floor(20 * min(values)) / 20)
+def _ends(document: Mapping[str, Any], *keys: str) -> tuple[float, float]:
+    """The least and the largest value of all heads' curves of some names."""
+    curves: list[list[float]] = [head["curves"][key] for head in document["heads"] for key in keys]
+    return min(map(min, curves)), max(map(max, curves))
 
 
-def _polyline(values: Sequence[float], floor: float) -> str:
-    """Points of a curve in a box of 100 by 100."""
+def _polyline(values: Sequence[float], low: float, high: float) -> str:
+    """Points of a curve in a box of 100 by 100, whose edges are `low` and `high`."""
     step = 100 / max(1, len(values) - 1)
-    return " ".join(
-        f"{step * n:.1f},{100 * (1 - value) / (1 - floor):.1f}" for n, value in enumerate(values)
-    )
+    scale = 100 / ((high - low) or 1.0)
+    return " ".join(f"{step * n:.1f},{scale * (high - v):.1f}" for n, v in enumerate(values))
 
 
 def _bar(claim: Mapping[str, Any]) -> dict[str, float] | None:
