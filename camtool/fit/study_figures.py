@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -103,8 +104,8 @@ def judge(claim: Claim, lead: Figure | None, learned: bool = True) -> Judged:
 def mean_of(scores: Scores, labels: Longs) -> Figure:
     """Mean over seeds and classes in percent, with its 95 % interval over seeds and pictures.
 
-    In each replicate of the bootstrap pictures are drawn again, and so are seeds. Of few seeds it
-    knows little: with one alone, the interval is that of the pictures.
+    In each replicate of the bootstrap pictures are drawn again, and so are seeds, whose variance
+    is that of a sample. With one seed alone, the interval is that of the pictures.
 
     Args:
         scores: [S,N], one row a seed.
@@ -122,6 +123,8 @@ def mean_of(scores: Scores, labels: Longs) -> Figure:
     each = means.sum(1) / np.maximum((counts > 0).sum(1), 1)
     seeds = len(scores)
     drawn = np.random.default_rng(0).multinomial(seeds, [1 / seeds] * seeds, len(each)) / seeds
+    # Draws from so few deviate too little: by S - 1 in place of S in the variance.
+    drawn = 1 / seeds + (drawn - 1 / seeds) * math.sqrt(seeds / max(1, seeds - 1))
     drawn[0] = 1 / seeds
     return Figure(*estimate(100 * (each * drawn).sum(1)))
 

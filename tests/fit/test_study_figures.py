@@ -90,6 +90,13 @@ def test_the_interval_is_that_of_the_pictures_with_one_seed_and_wider_with_sever
     assert unlike.high - unlike.low > 2 * (alone.high - alone.low)
 
 
+def test_the_variance_of_seeds_is_that_of_a_sample() -> None:
+    means = np.array([0.2, 0.5, 0.8, 0.9])
+    figure = mean_of(np.tile(means[:, None], len(LABELS)), LABELS)
+    error = 100 * means.std(ddof=1) / 2
+    assert (figure.high - figure.low) / 3.92 == pytest.approx(error, rel=0.08)
+
+
 def test_a_lead_is_paired_by_picture_and_seed() -> None:
     runs = []
     for seed in range(3):
