@@ -61,6 +61,12 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 turned.save(folder / "pets" / name / f"{number}.jpg")
     # As a fit writes it, for the commands after it, wherever they are run.
     shutil.copy(ROOT / "weights" / "gapnet-1.safetensors", folder / "pets.safetensors")
+    for name, corner in (("cat", 0), ("dog", 200)):
+        (folder / "animals" / name).mkdir(parents=True)
+        with Image.open(photo) as picture:
+            for n in range(0, 80, 10):
+                part = picture.crop((corner + n, n, corner + n + 90, n + 90))
+                part.save(folder / "animals" / name / f"{n}.png")
     torch.save(zoo.random_module("resnet18", 2).state_dict(), folder / "mine.pth")
     (folder / "cut.json").write_text('{"threshold_rule": "ivr", "threshold": 0.3}')
     (folder / "labels.txt").write_text("cat\ndog\n")

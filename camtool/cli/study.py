@@ -57,7 +57,7 @@ def study(
         str | None,
         typer.Option(
             "--heads",
-            help="Any of gap,nin,dense,dropout,max,four,ema,channels,kernel; default all.",
+            help="Any of gap, nin, dense, dropout, max, four, ema, channels, kernel; default all.",
         ),
     ] = None,
     seeds: Annotated[
@@ -90,14 +90,17 @@ def study(
     from camtool.engines.threads import available_cores
     from camtool.fit import study as room
     from camtool.fit.heads import HEADS
-    from camtool.fit.study_data import SourceError, StudyError, split
+    from camtool.fit.study_data import StudyError, split
     from camtool.fit.study_output import write_files
     from camtool.fit.study_runs import Settings
+    from camtool.folder.discovery import SourceError
 
     wanted = common.parts("--heads", heads, tuple(HEADS)) if heads is not None else tuple(HEADS)
     if not wanted:
         common.usage(f"--heads takes {', '.join(HEADS)}")
     groups = _groups(classes)
+    if data.resolve() in (output.resolve(), *output.resolve().parents):
+        common.usage(f"{output}: lies among the pictures; choose another --output")
     settings = Settings(size=size)
     settings = replace(settings, epochs=epochs or (QUICK_EPOCHS if quick else settings.epochs))
     count = seeds or (QUICK_SEEDS if quick else 3)
@@ -109,8 +112,8 @@ def study(
             most = QUICK_PICTURES if quick else None
             found = split(data, validation, groups, holdout, limit, most)
             halves = room.prepare(found, settings, workers or available_cores(), progress)
-            room.claim_folder(output, settings, found.labels, halves)
-        made = room.Study(settings, found.labels, *halves, found.problems, [], place)
+            made = room.Study(settings, found.labels, *halves, place, found.problems)
+            room.claim_folder(output, made)
         for problem in found.problems[:_TOLD]:
             common.say(f"{problem.path}: {problem.reason}")
         if len(found.problems) > _TOLD:
@@ -154,10 +157,10 @@ def _groups(classes: str | None) -> dict[str, list[str]] | None:
 def _print(document: dict[str, Any]) -> None:
     from rich.table import Table
 
-    from camtool.fit.study_output import CLAIM_HEADINGS, claim_rows, table_rows
+    from camtool.fit.study_tables import CLAIM_HEADINGS, claim_rows, table_rows
 
     headings, *rows = table_rows(document)
-    table = Table(*headings, title="Nine heads on one front-end", title_justify="left")
+    table = Table(*headings, title=f"{len(rows)} heads on one front-end", title_justify="left")
     for row in rows:
         table.add_row(*(text.replace(" (", "\n(") for text in row))
     common.show_table(table)

@@ -145,7 +145,7 @@ class Maximum(Head):
     """Global max pooling, then one linear layer: C·K weights and K biases.
 
     Oquab et al. 2015. Its class map is that of the same weights with the average in place of the
-    maximum, as Zhou et al. 2016 (3.2) compare the two; it does not add up to the logits.
+    maximum, as Zhou et al. 2016 (section 2) compare the two; it does not add up to the logits.
     """
 
     title = "global max pooling"

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 import camtool
 from camtool.evaluate.figures import Figure
@@ -22,6 +19,7 @@ from camtool.fit.outcome import Problem
 from camtool.fit.study_data import Pictures, Split, StudyError
 from camtool.fit.study_figures import FIRST, Judged, Table, curves, mean_of
 from camtool.fit.study_runs import (
+    Ground,
     Run,
     Settings,
     centre_box,
@@ -36,26 +34,16 @@ RUNS, PLAN = "runs", "plan.json"
 
 
 @dataclass(eq=False)
-class Study:
-    """What a study is about, and what came of it.
+class Study(Ground):
+    """What a study stands on, and what came of it.
 
     Attributes:
-        settings: What all heads have in common.
-        labels: Of the classes.
-        training: Pictures.
-        validation: Pictures.
         problems: What was left out.
         runs: Those that are finished, in the order in which they were asked for.
-        device: Where it ran.
     """
 
-    settings: Settings
-    labels: tuple[str, ...]
-    training: Pictures
-    validation: Pictures
     problems: Sequence[Problem]
-    runs: list[Run]
-    device: torch.device
+    runs: list[Run] = field(default_factory=list)
 
     def table(self) -> Table:
         """The scores of all heads that ran with every seed."""
@@ -159,18 +147,16 @@ def prepare(
     return training, validation
 
 
-def claim_folder(
-    folder: Path, settings: Settings, labels: Sequence[str], halves: Sequence[Pictures]
-) -> None:
+def claim_folder(folder: Path, study: Study) -> None:
     """Make a folder this study's own, or find that it is already.
 
     Raises:
         StudyError: It holds another study, or can't be written.
     """
     plan = {
-        **asdict(settings),
-        "labels": list(labels),
-        "pictures": [half.digest() for half in halves],
+        **asdict(study.settings),
+        "labels": list(study.labels),
+        "pictures": [half.digest() for half in (study.training, study.validation)],
     }
     text = json.dumps(plan, indent=1)
     try:
@@ -219,45 +205,9 @@ def run_all(
     for seed in seeds:
         for head in heads:
             run = Run(head, seed)
-            finished = learn(
-                run, study.training, study.validation, study.labels, study.settings,
-                folder / RUNS, study.device, stop, told,
-            )  # fmt: skip
+            finished = learn(run, study, folder / RUNS, stop, told)
             if not finished:
                 return False
             done = (len(study.runs) + 1) * study.settings.epochs
             study.runs.append(run)
     return True
-
-
-def to_csv(found: Mapping[str, Any]) -> str:
-    """The table of heads as CSV: figures and the ends of their intervals, in percent."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    measures = list(found["heads"][0]["figures"])
-    ends = [f"{each}{end}" for each in measures for end in ("", "_low", "_high")]
-    writer.writerow(
-        ["head", "title", "parameters", "arithmetic", "train_accuracy", "train_loss", "loss",
-         "epochs_to_best", "seconds", *ends]
-    )  # fmt: skip
-    for head in found["heads"]:
-        figures = [head["figures"][each] or {} for each in measures]
-        writer.writerow(
-            [
-                head["head"],
-                head["title"],
-                head["parameters"],
-                head["arithmetic"],
-                f"{100 * head['training']['accuracy']:.2f}",
-                f"{head['training']['loss']:.4f}",
-                f"{head['loss']:.4f}",
-                f"{np.mean(head['best_epochs']):.1f}",
-                f"{np.mean(head['seconds']):.1f}",
-                *(
-                    f"{figure[end]:.2f}" if figure else ""
-                    for figure in figures
-                    for end in ("value", "low", "high")
-                ),
-            ]
-        )
-    return stream.getvalue()

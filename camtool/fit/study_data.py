@@ -7,7 +7,7 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -17,7 +17,7 @@ from camtool.evaluate.datasets import read_dataset
 from camtool.evaluate.datasets.records import TrueBox, read_lines
 from camtool.fit.outcome import Problem
 from camtool.fit.training import Bytes, Longs
-from camtool.folder.discovery import SourceError, discover
+from camtool.folder.discovery import discover
 from camtool.images import ImageError, prepare, read_image
 from camtool.networks import Preprocessing
 
@@ -53,6 +53,10 @@ class Sample:
     path: Path
     label: int
     boxes: tuple[TrueBox, ...] = ()
+
+
+_Found: TypeAlias = dict[str, list[Sample]]
+"""Pictures by folder."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,33 +129,42 @@ def split(
     """
     found: list[Problem] = []
     if (root / "wnids.txt").is_file():
-        given, own = _tiny_imagenet(root, found)
+        given, held = _tiny_imagenet(root, found)
     else:
-        given, own = _folders(root, found), None
-    held = own if validation is None else _folders(validation, found)
-    labels, named = _classes(given, groups)
-    result = Split(labels, problems=found)
+        given, held = _folders(root, found), {}
+    if validation is not None:
+        held = _folders(validation, found)
+    groups = _known(given, groups)
     share = (0.0 if held else HOLDOUT) if holdout is None else holdout
-    share_of_each = max(2, (most or MOST) // len(labels))
-    used: list[str] = []
-    for label in labels:
-        mine = _shuffled([s for name in named[label] for s in given[name]], label)
-        kept = _shuffled([s for name in named[label] for s in (held or {}).get(name, [])], label)
-        cut = min(len(mine) - 1, max(1, round(share * len(mine)))) if share else 0
-        kept, mine = [*kept, *mine[:cut]], mine[cut:][: limit or share_of_each]
+    each = max(2, (most or MOST) // max(1, len(groups)))
+    result = Split((), problems=found)
+    for label, folders in groups.items():
+        mine, kept = _halves(label, folders, given, held, share)
         if not mine or not kept:
             what = "to train on" if not mine else "to validate on"
             found.append(Problem(label, f"the class is left out: it has no picture {what}"))
             continue
-        kept = kept[: share_of_each // 2]
-        result.training += [Sample(s.path, len(used), s.boxes) for s in mine]
-        result.validation += [Sample(s.path, len(used), s.boxes) for s in kept]
-        used.append(label)
-    result.labels = tuple(used)
-    if len(used) < 2:
+        number = len(result.labels)
+        result.labels = (*result.labels, label)
+        result.training += [replace(one, label=number) for one in mine[: limit or each]]
+        result.validation += [replace(one, label=number) for one in kept[: each // 2]]
+    if len(result.labels) < 2:
         why = f" ({found[-1].path}: {found[-1].reason})" if found else ""
-        raise StudyError(f"{root}: {len(used)} classes can be studied, and two are needed{why}")
+        count = len(result.labels)
+        raise StudyError(f"{root}: {count} classes can be studied, and two are needed{why}")
     return result
+
+
+def _halves(
+    label: str, folders: Sequence[str], given: _Found, held: _Found, share: float
+) -> tuple[list[Sample], list[Sample]]:
+    """Pictures of a class to train on and to validate on; one at least stays for each."""
+    mine, kept = (
+        _shuffled([one for name in folders for one in there.get(name, [])], label)
+        for there in (given, held)
+    )
+    cut = min(len(mine) - 1, max(1, round(share * len(mine)))) if share and mine else 0
+    return mine[cut:], [*kept, *mine[:cut]]
 
 
 def _shuffled(samples: list[Sample], label: str) -> list[Sample]:
@@ -162,32 +175,30 @@ def _shuffled(samples: list[Sample], label: str) -> list[Sample]:
     return [samples[n] for n in order]
 
 
-def _classes(
-    given: Groups | dict[str, list[Sample]], groups: Groups | None
-) -> tuple[tuple[str, ...], Groups]:
+def _known(given: _Found, groups: Groups | None) -> Groups:
+    """The classes that are asked for, or all."""
     groups = {name: [name] for name in given} if groups is None else groups
     for name in (part for parts in groups.values() for part in parts):
         if name not in given:
             raise StudyError(f"--classes: there is no folder {name!r}")
-    return tuple(groups), groups
+    return groups
 
 
-def _folders(root: Path, found: list[Problem]) -> dict[str, list[Sample]]:
+def _folders(root: Path, found: list[Problem]) -> _Found:
     """The pictures of each folder directly under one; empty folders too."""
     if not root.is_dir():
         raise StudyError(f"{root}: is no folder")
     boxes = _boxes(root, found)
-    result: dict[str, list[Sample]] = defaultdict(list)
-    for folder in sorted(path for path in root.iterdir() if path.is_dir()):
-        result[folder.name] = []
+    folders = sorted(path for path in root.iterdir() if path.is_dir())
+    result: _Found = {folder.name: [] for folder in folders}
     for picture in discover(str(root)).pictures:
         name, *rest = picture.key.split("/")
         if rest:
             known = boxes.get(os.path.realpath(picture.source), ())
-            result[name].append(Sample(picture.source, 0, known))
+            result.setdefault(name, []).append(Sample(picture.source, 0, known))
         else:
             found.append(Problem(picture.key, "lies in no class's folder"))
-    return dict(result)
+    return result
 
 
 def _boxes(root: Path, found: list[Problem]) -> dict[str, tuple[TrueBox, ...]]:
@@ -198,14 +209,12 @@ def _boxes(root: Path, found: list[Problem]) -> dict[str, tuple[TrueBox, ...]]:
     return {os.path.realpath(record.path): record.boxes for record in dataset.records}
 
 
-def _tiny_imagenet(
-    root: Path, found: list[Problem]
-) -> tuple[dict[str, list[Sample]], dict[str, list[Sample]]]:
+def _tiny_imagenet(root: Path, found: list[Problem]) -> tuple[_Found, _Found]:
     """The training pictures of each synset, and the validation pictures."""
     training = {
         wnid: list(tiny_training(root, wnid, found)) for wnid in read_lines(root / "wnids.txt")
     }
-    held: dict[str, list[Sample]] = defaultdict(list)
+    held: _Found = defaultdict(list)
     if (root / "val" / "val_annotations.txt").is_file():
         for record in read_dataset(root, "tiny-imagenet").records:
             held[str(record.label)].append(Sample(record.path, 0, record.boxes))
@@ -285,19 +294,3 @@ def check_memory(bytes_needed: int) -> None:
             f"the pictures would take {bytes_needed / 2**30:.1f} GB of {there / 2**30:.1f}: "
             "take a smaller --size or --limit"
         )
-
-
-__all__ = [
-    "HOLDOUT",
-    "MOST",
-    "Groups",
-    "Pictures",
-    "Sample",
-    "SourceError",
-    "Split",
-    "StudyError",
-    "check_memory",
-    "read",
-    "split",
-    "tiny_training",
-]

@@ -1,27 +1,16 @@
-"""The files that a study leaves: study.json, study.csv, curves.png and the page."""
+"""The files that a study leaves: study.json, study.csv, study.md, curves.png and the page."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from camtool.files import write_atomically
-from camtool.fit.study import Study, to_csv
-
-CLAIM_HEADINGS = ("Text", "Claim", "Measured lead, points", "Order", "Size")
-
-TITLES = {
-    "accuracy": "Accuracy, %",
-    "generalization": "Validation − training",
-    "shifted": "Shifted by a quarter, %",
-    "steadiness": "Lost by the shift",
-    "localization": "Localization, %",
-}
-"""Headings of measures; "at N" stands for itself."""
+from camtool.fit.study import Study
+from camtool.fit.study_page import render
+from camtool.fit.study_tables import to_csv, to_markdown
 
 
 def write_files(folder: Path, study: Study, document: Mapping[str, Any]) -> list[str]:
@@ -38,11 +27,10 @@ def write_files(folder: Path, study: Study, document: Mapping[str, Any]) -> list
     Raises:
         OSError: A file can't be written.
     """
-    from camtool.fit.study_page import render
-
     files: dict[str, Callable[[], bytes]] = {
         "study.json": lambda: json.dumps(document, indent=1).encode(),
         "study.csv": lambda: to_csv(document).encode(),
+        "study.md": lambda: to_markdown(document).encode(),
         "study.html": lambda: render(study, document, folder).encode(),
     }
     try:
@@ -55,46 +43,3 @@ def write_files(folder: Path, study: Study, document: Mapping[str, Any]) -> list
     for name, content in files.items():
         write_atomically(folder / name, content())
     return list(files)
-
-
-def shown(figure: Mapping[str, float] | None, sign: str = "") -> str:
-    """A figure with its interval, in percent or points; "-" where there is none."""
-    if figure is None:
-        return "-"
-    value, low, high = (f"{figure[end]:{sign}.1f}" for end in ("value", "low", "high"))
-    return f"{value} ({low} to {high})".replace("-", "−")
-
-
-def table_rows(document: Mapping[str, Any]) -> Iterator[list[str]]:
-    """The table of heads as texts, its headings first; columns without any figure are left out."""
-    heads = document["heads"]
-    measures = [each for each in heads[0]["figures"] if any(h["figures"][each] for h in heads)]
-    yield [
-        "Head", "Parameters", "Train, %", "Train loss", "Loss", "Best epoch", "Seconds",
-        *(TITLES.get(each, f"{each.capitalize()} px, %") for each in measures),
-    ]  # fmt: skip
-    for head in heads:
-        signs = {"generalization": "+", "steadiness": "+"}
-        yield [
-            head["title"],
-            f"{head['parameters']:,}",
-            f"{100 * head['training']['accuracy']:.1f}",
-            f"{head['training']['loss']:.3f}",
-            f"{head['loss']:.3f}",
-            f"{np.mean(head['best_epochs']):.0f}",
-            f"{np.mean(head['seconds']):.0f}",
-            *(shown(head["figures"][each], signs.get(each, "")) for each in measures),
-        ]
-
-
-def claim_rows(document: Mapping[str, Any]) -> Iterator[Sequence[str]]:
-    """What became of the texts' claims, as texts under `CLAIM_HEADINGS`."""
-    for claim in document["claims"]:
-        points = "" if claim["points"] is None else f"{claim['points']:.0f} points: "
-        yield (
-            claim["source"],
-            claim["text"],
-            shown(claim["lead"], "+"),
-            claim["order"],
-            f"{points}{claim['size']}" if claim["size"] else "",
-        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -30,6 +30,7 @@ from camtool.networks.gapnet import gapnet
 Scores: TypeAlias = npt.NDArray[np.float64]
 
 AT_ONCE = 256
+STEPS, LEAST_BATCH = 16, 8
 IOU = IOUS.index(0.5)
 """A box is right from this overlap on, as nearly everybody counts it."""
 
@@ -65,6 +66,25 @@ class Settings:
     def sides(self) -> tuple[int, ...]:
         """Sides in pixels that validation pictures are shown at: the one trained at is first."""
         return self.size, self.size * 3 // 4, self.size * 3 // 2
+
+
+@dataclass(eq=False)
+class Ground:
+    """What all heads stand on.
+
+    Attributes:
+        settings: Of the networks and their training.
+        labels: Of the classes.
+        training: Pictures.
+        validation: Pictures.
+        device: Where to compute.
+    """
+
+    settings: Settings
+    labels: tuple[str, ...]
+    training: Pictures
+    validation: Pictures
+    device: torch.device
 
 
 class Net(nn.Module):
@@ -129,30 +149,35 @@ class Run:
 class _Learner(Trainer):
     """Training of one network on pictures that are flipped half of the time."""
 
-    def __init__(
-        self, net: Net, data: Pictures, settings: Settings, seed: int, checkpoint: Path
-    ) -> None:
-        self.pixels, self.labels = data.pixels[settings.size], data.labels
+    def __init__(self, net: Net, ground: Ground, seed: int, checkpoint: Path) -> None:
+        settings, self.ground = ground.settings, ground
+        self.pixels, self.labels = ground.training.pixels[settings.size], ground.training.labels
         count = len(self.labels)
-        schedule = Schedule(settings.epochs, min(settings.batch, count), seed)
+        schedule = Schedule(settings.epochs, batch_for(count, settings), seed)
         optimizer = torch.optim.AdamW(net.parameters(), settings.rate, weight_decay=settings.decay)
         super().__init__(net, [optimizer], schedule, count, checkpoint)
-        self.settings, self.device = settings, next(net.parameters()).device
-        weights = balanced(self.labels) * count
-        self.weights = torch.from_numpy(weights).float().to(self.device)
+        self.weights = torch.from_numpy(balanced(self.labels) * count).float()
 
     def loss(self, picked: Longs, rng: np.random.Generator) -> Tensor:
         """Cross-entropy, every class with the same weight."""
         images = self.pixels[picked]
         flipped = rng.random(len(images)) < 0.5
         images[flipped] = images[flipped, :, ::-1]
-        spec = self.settings.spec
-        logits = self.network(to_input(images, spec.mean, spec.std, self.device))
-        labels = torch.from_numpy(self.labels[picked]).to(self.device)
+        spec, device = self.ground.settings.spec, self.ground.device
+        logits = self.network(to_input(images, spec.mean, spec.std, device))
+        labels = torch.from_numpy(self.labels[picked]).to(device)
         right = (logits.argmax(1) == labels).float()
         self.notes["accuracy"].append(right.mean().item())
         each = functional.cross_entropy(logits, labels, reduction="none")
-        return (each * self.weights[torch.from_numpy(picked).to(self.device)]).mean()
+        return (each * self.weights[torch.from_numpy(picked)].to(device)).mean()
+
+
+def batch_for(count: int, settings: Settings) -> int:
+    """Pictures to a step: fewer where an epoch would have less than `STEPS` steps.
+
+    The statistics of batch norm follow the features only over some hundred steps.
+    """
+    return min(count, max(LEAST_BATCH, min(settings.batch, count // STEPS)))
 
 
 def balanced(labels: Longs) -> Scores:
@@ -163,12 +188,8 @@ def balanced(labels: Longs) -> Scores:
 
 def learn(
     run: Run,
-    training: Pictures,
-    validation: Pictures,
-    labels: Sequence[str],
-    settings: Settings,
+    ground: Ground,
     folder: Path,
-    device: torch.device,
     stop: Callable[[], bool] = lambda: False,
     told: Callable[[], None] = lambda: None,
 ) -> bool:
@@ -176,14 +197,10 @@ def learn(
 
     Args:
         run: Head and seed; the rest is filled in.
-        training: What it learns from.
-        validation: What it is measured on.
-        labels: Of the classes.
-        settings: What all heads have in common.
+        ground: What it stands on.
         folder: Where runs are kept.
-        device: Where to compute.
-        stop: Says after an epoch whether to go on another time.
-        told: Called after each epoch, and at once for those that are kept.
+        stop: Says before an epoch whether to go on another time.
+        told: Called after each epoch.
 
     Returns:
         Whether it is finished.
@@ -194,23 +211,23 @@ def learn(
     if finished.is_file():
         run.__dict__.update(json.loads(finished.read_text("utf-8")))
         return True
-    net = build(run.head, settings, len(labels), run.seed)
-    net = net.to(device).to(memory_format=torch.channels_last)
-    learner = _Learner(net, training, settings, run.seed, folder / f"{name}.checkpoint")
+    settings, validation = ground.settings, ground.validation
+    net = build(run.head, settings, len(ground.labels), run.seed)
+    net = net.to(ground.device).to(memory_format=torch.channels_last)
+    learner = _Learner(net, ground, run.seed, folder / f"{name}.checkpoint")
     run.epochs = list(learner.resume().get("epochs", []))
     while learner.position.epoch < settings.epochs:
         if stop():
             return False
         means = learner.epoch()
-        found = measured(logits_of(net, validation.pixels[settings.size], settings), validation)
         row = {f"train_{key}": value for key, value in sorted(means.items())}
-        run.epochs.append({**row, **found})
+        run.epochs.append({**row, **measured(net, validation, settings)})
         learner.save(epochs=run.epochs)
         told()
     run.seconds = round(learner.position.elapsed, 2)
-    run.training = measured(logits_of(net, training.pixels[settings.size], settings), training)
+    run.training = measured(net, ground.training, settings)
     run.scores = _scores(net, validation, settings)
-    run.scores["localization"], run.threshold = _localized(net, validation, labels, settings)
+    run.scores["localization"], run.threshold = _localized(net, ground)
     state = {key: value.cpu().contiguous() for key, value in net.state_dict().items()}
     save_file(state, folder / f"{name}.safetensors")
     write_atomically(finished, json.dumps(run.__dict__).encode())
@@ -218,9 +235,9 @@ def learn(
     return True
 
 
-def trained(run: Run, folder: Path, settings: Settings, classes: int) -> Net:
+def trained(run: Run, folder: Path, ground: Ground) -> Net:
     """The network of a run that is finished."""
-    net = build(run.head, settings, classes)
+    net = build(run.head, ground.settings, len(ground.labels))
     net.load_state_dict(load_file(folder / f"{run.head}-{run.seed}.safetensors"))
     return net.eval()
 
@@ -251,9 +268,9 @@ def moved(x: Tensor, down: int, right: int) -> Tensor:
     return wide[:, :, edge - down :, edge - right :][:, :, :height, :width]
 
 
-def measured(logits: Scores, data: Pictures) -> dict[str, float]:
+def measured(net: Net, data: Pictures, settings: Settings) -> dict[str, float]:
     """Cross-entropy in nats and accuracy in 0..1, means over classes of the means of each."""
-    weights = balanced(data.labels)
+    logits, weights = logits_of(net, data.pixels[settings.size], settings), balanced(data.labels)
     each = functional.cross_entropy(
         torch.from_numpy(logits), torch.from_numpy(data.labels), reduction="none"
     ).numpy()
@@ -280,33 +297,31 @@ def _scores(net: Net, data: Pictures, settings: Settings) -> dict[str, list[floa
     return scores
 
 
-def camera(net: Net, labels: Sequence[str], settings: Settings) -> CamModel | None:
+def camera(net: Net, ground: Ground) -> CamModel | None:
     """What explains a network by its class maps; None where its head has none."""
     head = net.head.mapped()
     if head is None:
         return None
     return camtool.load(
         Net(net.body, head).eval(),
-        labels=list(labels),
+        labels=list(ground.labels),
         fit="squash",
-        preprocessing=settings.spec,
+        preprocessing=ground.settings.spec,
         activation="softmax",
     )
 
 
-def _localized(
-    net: Net, data: Pictures, labels: Sequence[str], settings: Settings
-) -> tuple[list[float] | None, float | None]:
+def _localized(net: Net, ground: Ground) -> tuple[list[float] | None, float | None]:
     """Whether the box of the true class's map is right, for each picture with boxes."""
+    data, settings, spec = ground.validation, ground.settings, ground.settings.spec
     boxed = with_boxes(data)
-    cam = camera(net, labels, settings)
+    cam = camera(net, ground)
     if cam is None or not len(boxed):
         return None, None
     thresholds = default_thresholds(100)
     found: list[Floats] = []
     for start in range(0, len(boxed), AT_ONCE):
         some = boxed[start : start + AT_ONCE]
-        spec = settings.spec
         inputs = to_input(data.pixels[settings.size][some], spec.mean, spec.std, cam.device)
         targets: Any = [int(label) for label in data.labels[some]]
         explained = cam.explain_tensor(inputs, targets, batch_size=64)

@@ -99,6 +99,19 @@ SEEN: dict[str, dict[str, str]] = {
     "cli/test_options.py::test_inspect_looks_at_what_is_asked": {
         "inspect": "--weights --size --json"
     },
+    "fit/test_study.py::test_the_document_is_printed_and_kept": {
+        "study": "--output --heads --seeds --size --json"
+    },
+    "fit/test_study.py::test_which_pictures_are_taken": {"study": "--holdout --limit --validation"},
+    "fit/test_study.py::test_classes_have_the_names_and_folders_that_are_asked_for": {
+        "study": "--classes"
+    },
+    "fit/test_study.py::test_quick_is_fewer_seeds_epochs_and_pictures": {"study": "--quick"},
+    "fit/test_study.py::test_other_settings_or_pictures_are_refused_in_the_same_folder": {
+        "study": "--epochs"
+    },
+    "fit/test_study.py::test_pictures_are_read_by_so_many_threads": {"study": "--workers"},
+    "fit/test_study.py::test_what_can_not_be_studied_is_refused_in_a_line": {"study": "--device"},
     "cli/test_options.py::test_the_entry_to_fetch": {"weights get": "--weights"},
     "fit/test_watermark.py::test_no_page_where_none_is_wanted": {"fit": "--report"},
     "fit/test_fit.py::test_how_pictures_meet_the_base_is_kept_in_the_file": {

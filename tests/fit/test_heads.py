@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from camtool.fit.heads import DECAY, HEADS, Average, DenseDropout, Head, written_out
+from camtool.fit.heads import DECAY, HEADS, Average, ClassMaps, DenseDropout, Head, written_out
 
 EACH = pytest.mark.parametrize("name", HEADS)
 SHAPE = (4, 6)
@@ -61,6 +61,7 @@ def test_only_heads_without_place_give_the_same_for_the_picture_rolled(name) -> 
 def test_one_map_a_class_is_average_pooling_until_it_is_rectified() -> None:
     maps, average, x = made("nin"), made("gap"), features(4, 5, *SHAPE)
     with torch.no_grad():
+        assert isinstance(maps, ClassMaps)
         maps.maps.weight.copy_(average.fc.weight[:, :, None, None])
         # So high a bias that nothing is rectified.
         average.fc.bias.fill_(9)
