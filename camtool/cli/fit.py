@@ -147,6 +147,14 @@ def fit(
     ] = None,
     workers: common.Workers = None,
     max_pixels: common.MaxPixels = 100_000_000,
+    finetune: Annotated[
+        bool,
+        typer.Option(
+            "--finetune",
+            help="Train the last stage of the base further, if that is better; on a GPU, or with "
+            "patience.",
+        ),
+    ] = False,
     report: Annotated[
         bool, typer.Option("--report/--no-report", help="Write a page beside it, for people.")
     ] = True,
@@ -178,6 +186,7 @@ def fit(
             batch_size=batch_size or cam.measured_batch_size(),
             workers=workers,
             max_pixels=max_pixels,
+            finetune=finetune,
         )
         result = _run(cam, plan)
         looks = _report(cam, plan, result) if report else []

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
@@ -17,6 +17,7 @@ from camtool.fit.assess import accuracy, answers, learning_curve, majority
 from camtool.fit.base import check_base, file_of
 from camtool.fit.data import Classes, Found, classes_of, known_alone, read_labelled
 from camtool.fit.features import compute, pooling, settings_of
+from camtool.fit.finetune import Tuned, tuned
 from camtool.fit.outcome import Floats, Form, Outcome, Penalty, Problem
 from camtool.fit.sample import Sample, sample_of
 from camtool.fit.solver import USUAL, Examples, cross_validate, fitted_layer, one_thread
@@ -59,6 +60,7 @@ class Plan:
         batch_size: Most pictures to a forward pass.
         workers: Threads of each kind; None for as many as there are cores.
         max_pixels: Refuse larger pictures.
+        finetune: Train the last stage of the base further, where that is better.
     """
 
     data: str
@@ -74,6 +76,7 @@ class Plan:
     batch_size: int = 8
     workers: int | None = None
     max_pixels: int = MAX_PIXELS
+    finetune: bool = False
 
     @property
     def folder(self) -> Path:
@@ -129,9 +132,8 @@ def fit(
         apart = read_labelled(plan.validation, plan.form, plan.folder)
         known_alone(apart, classes)
     warn(_counted(found, classes, plan.form))
-    model = pooling(cam)
-    settings = settings_of(model, plan.batch_size)
-    with closing(FeatureStore(plan.folder, settings, model.head.channels)) as store:
+    model, further = pooling(cam), None
+    with closing(_store(model, plan)) as store:
         views = _compute(model, plan, store, found, apart, progress, warn, stopping)
         # What could not be read may have been all of a class.
         classes = classes_of(found.pictures, plan.form, plan.data)
@@ -143,13 +145,58 @@ def fit(
             sample = sample_of(found, apart, classes, plain, thumbs, plan.holdout, plan.seed)
             for name, told in sample.lone():
                 found.problem(name, told)
-            keys = [(pictures[n].digest, view) for n in sample.fitted for view in range(views)]
-            features = store.values(keys).reshape(len(sample.fitted), views, -1)
-            problems = (*found.problems, *apart.problems)
-            outcome = _fitted(cam, plan, sample, features, problems)
+        features = _features(store, sample, views)
+    if plan.finetune:
+        further = _tuned(cam, plan, sample, features, progress, warn, stopping)
+    if further:
+        cam, model = further.cam, pooling(further.cam)
+        with closing(_store(model, plan)) as store:
+            _compute(model, plan, store, found, apart, progress, warn, stopping)
+            sample = replace(sample, plain=store.values(whole))
+            features = _features(store, sample, views)
+    with one_thread():
+        problems = (*found.problems, *apart.problems)
+        outcome = _fitted(cam, plan, sample, features, problems, further)
     paths = [str(picture.path) for picture in pictures]
     shown = list(zip(paths, sample.truths, strict=True))
     return Result(outcome, found.failed + apart.failed, shown)
+
+
+def _store(model: CamModel, plan: Plan) -> FeatureStore:
+    return FeatureStore(plan.folder, settings_of(model, plan.batch_size), model.head.channels)
+
+
+def _features(store: FeatureStore, sample: Sample, views: int) -> Floats:
+    """float32 [n,V,C], of the views of those that are fitted on."""
+    keys = [(sample.pictures[n].digest, view) for n in sample.fitted for view in range(views)]
+    return store.values(keys).reshape(len(sample.fitted), views, -1)
+
+
+def _tuned(
+    cam: CamModel,
+    plan: Plan,
+    sample: Sample,
+    features: Floats,
+    progress: Callable[[int, int], None],
+    warn: Callable[[str], None],
+    stopping: Callable[[], bool],
+) -> Tuned | None:
+    """The base with its last stage trained further, where that is better."""
+    truth = sample.matrix(sample.fitted)
+    examples = Examples(features, truth, plan.form, _balanced(plan, truth))
+    with one_thread():
+        _, strength = _strength(plan, examples, sample.kinds(plan.seed))
+    found = tuned(
+        cam, sample, examples, strength, plan.folder, plan.seed, plan.workers, progress, stopping
+    )
+    if found is None:
+        raise StoppedError
+    aside = "on the fitted pictures that were set aside"
+    if found.epochs:
+        warn(f"fine-tuned: loss {found.after:.4f} {aside}, {found.before:.4f} of the layer alone")
+    else:
+        warn(f"fine-tuning is no better than the layer alone {aside}: the base stays as it is")
+    return found if found.epochs else None
 
 
 def _counted(found: Found, classes: Classes, form: Form) -> str:
@@ -213,6 +260,7 @@ def _fitted(
     sample: Sample,
     features: Floats,
     problems: tuple[Problem, ...],
+    further: Tuned | None,
 ) -> Outcome:
     """Fit, measure, and write the file.
 
@@ -222,11 +270,14 @@ def _fitted(
         sample: The pictures.
         features: float32 [n,V,C], of the views of those that are fitted on.
         problems: What was found to be wrong with the data.
+        further: How the base was trained further, if it was. Then the strength is chosen on the
+            pictures that it was not trained on, and there is no learning curve, for that would take
+            a base trained on fewer pictures.
     """
     truth = sample.matrix(sample.fitted)
     examples = Examples(features, truth, plan.form, _balanced(plan, truth))
     kinds = sample.kinds(plan.seed)
-    penalties, strength = _strength(plan, examples, kinds)
+    penalties, strength = _strength(plan, examples, kinds, further.aside if further else ())
     layer = fitted_layer(examples, strength)
     figure = accuracy(layer, sample, examples)
     outcome = Outcome(
@@ -240,7 +291,7 @@ def _fitted(
         answers=answers(layer, sample, examples),
         accuracy=figure,
         majority=majority(sample),
-        curve=learning_curve(sample, examples, kinds, strength, figure),
+        curve=() if further else learning_curve(sample, examples, kinds, strength, figure),
         duplicates=tuple(
             tuple(str(sample.pictures[number].path) for number in group)
             for group in sample.duplicates()
@@ -248,6 +299,7 @@ def _fitted(
         problems=problems,
     )
     made = _made(cam, plan, outcome, features.shape[1], examples.balanced)
+    made |= {"finetuned": further.epochs} if further else {}
     weight, bias = layer.weight.float(), layer.bias.float()
     write_atomically(plan.output, file_of(cam, weight, bias, sample.classes, plan.form, made))
     return outcome
@@ -259,13 +311,19 @@ def _balanced(plan: Plan, truth: Tensor) -> bool:
     return plan.balance == "yes" or (plan.balance == "auto" and plan.form == "softmax" and uneven)
 
 
-def _strength(plan: Plan, examples: Examples, kinds: Kinds) -> tuple[list[Penalty], float]:
-    """What cross-validation tried, and the strength to take."""
-    count = min(FOLDS, max(map(len, kinds)))
-    if plan.strength is not None or count < 2:
+def _strength(
+    plan: Plan, examples: Examples, kinds: Kinds, aside: Sequence[int] = ()
+) -> tuple[list[Penalty], float]:
+    """What cross-validation tried, and the strength to take.
+
+    Where some pictures were set aside, each strength is tried on those.
+    """
+    count = 1 if aside else min(FOLDS, max(map(len, kinds)))
+    if plan.strength is not None or (count < 2 and not aside):
         return [], plan.strength or USUAL
+    folds = dict.fromkeys(aside, 0) if aside else folds_of(kinds, count)
     workers = min(count, plan.workers or available_cores())
-    penalties = cross_validate(examples, folds_of(kinds, count), count, workers)
+    penalties = cross_validate(examples, folds, count, workers)
     return penalties, min(penalties, key=lambda one: one.loss).strength
 
 

@@ -114,6 +114,9 @@ SEEN: dict[str, dict[str, str]] = {
     "fit/test_study.py::test_what_can_not_be_studied_is_refused_in_a_line": {"study": "--device"},
     "cli/test_options.py::test_the_entry_to_fetch": {"weights get": "--weights"},
     "fit/test_watermark.py::test_no_page_where_none_is_wanted": {"fit": "--report"},
+    "fit/test_finetune.py::test_it_is_taken_where_it_is_better_and_explains_exactly": {
+        "fit": "--finetune"
+    },
     "fit/test_fit.py::test_how_pictures_meet_the_base_is_kept_in_the_file": {
         "fit": "--size --mean --std --interpolation --fit"
     },
