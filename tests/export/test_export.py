@@ -95,6 +95,7 @@ def test_a_graph_gives_the_logits_and_maps_that_add_up(name):
         assert np.abs(each.mean((1, 2)).numpy() + found.bias - found.logits).max() <= 1e-5 * spread
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REFUSED)
 def test_heads_whose_maps_are_no_matrix_are_refused(name, tmp_path):
     head, reason = REFUSED[name]

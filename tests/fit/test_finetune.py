@@ -15,6 +15,8 @@ from camtool.fit.finetune import last_stage
 from camtool.fit.solver import cross_validate
 from camtool.networks import torchvision as zoo
 
+pytestmark = pytest.mark.slow
+
 WORDS = ("--finetune", "--no-report", "--strength", "0.0001")
 """With a penalty that leaves the layer alone far from the best, so that any training is better."""
 

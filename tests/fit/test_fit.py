@@ -158,6 +158,7 @@ def test_views_that_are_read_at_once_wait_for_one_another() -> None:
     assert recent.get(path, lambda: other) is other
 
 
+@pytest.mark.slow
 def test_the_same_again_gives_the_same_bytes_and_runs_no_network(
     coloured, fitted, tmp_path, monkeypatch
 ) -> None:
@@ -215,6 +216,7 @@ def test_killed_and_started_again_it_ends_with_the_same_file(
     assert output.read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_damaged_record_is_computed_anew(coloured, fitted, tmp_path) -> None:
     data, kept = coloured(5), tmp_path / "kept"
     fitted(data, "--features", kept, output="a.safetensors")
@@ -280,6 +282,7 @@ def _loud_alone(rows):
     return [rows[0], *((path, "loud" if "loud" in label else "") for path, label in rows[1:])]
 
 
+@pytest.mark.slow
 def test_uneven_classes_are_balanced_unless_told(coloured, fitted, tmp_path) -> None:
     data = coloured(5, blue=16)
     made = {}
@@ -307,6 +310,7 @@ def test_all_that_is_wrong_is_told_and_the_rest_is_fitted(coloured, fitting, tmp
     assert camtool.load(tmp_path / "mine.safetensors", device="cpu").labels[-1] == "red"
 
 
+@pytest.mark.slow
 def test_what_people_read(coloured, fitting, tmp_path) -> None:
     result = fitting(coloured())
     assert "36 pictures of 3 classes, 12 of each" in result.stderr
@@ -404,6 +408,7 @@ def test_json_is_one_document_with_null_for_what_is_not_known(coloured, fitting)
     assert Path(found["file"]).exists()
 
 
+@pytest.mark.slow
 def test_how_pictures_meet_the_base_is_kept_in_the_file(coloured, fitted, tmp_path) -> None:
     data = coloured(4)
     words = (
@@ -426,6 +431,7 @@ def test_how_pictures_meet_the_base_is_kept_in_the_file(coloured, fitted, tmp_pa
     assert first["penalties"] != second["penalties"]
 
 
+@pytest.mark.slow
 def test_what_runs_through_the_network(coloured, fitted, fitting, tmp_path, monkeypatch) -> None:
     data, sizes = coloured(5), []
     explain = camtool.CamModel.explain_indices

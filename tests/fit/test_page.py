@@ -198,6 +198,7 @@ def test_nothing_held_out_leaves_a_page(written, cam, outcome_of):
     assert "nan" not in page.words
 
 
+@pytest.mark.slow
 def test_the_page_stays_small_whatever_it_is_made_of(tmp_path, engine, outcome_of):
     """Thousands of classes, long texts, and pictures that no JPEG makes small."""
     random = np.random.default_rng(0)

@@ -28,6 +28,8 @@ from camtool.fit.study_tables import claim_rows, shown, table_rows
 from camtool.fit.training import Trainer
 from tests.fit.conftest import boxed_by_class
 
+pytestmark = pytest.mark.slow
+
 FAST = ("--size", 32, "--epochs", 2, "--seeds", 1, "--device", "cpu")
 
 
@@ -171,7 +173,6 @@ def test_a_signal_stops_after_the_epoch_and_the_same_command_goes_on(
     assert timeless(tmp_path) == timeless(whole[0])
 
 
-@pytest.mark.slow
 def test_killed_without_warning_it_ends_the_same(whole, squares, tmp_path) -> None:
     words = ("--heads", "gap,dense,max,nin", *FAST, "--seeds", "2")
     line = [sys.executable, "-m", "camtool", "study", squares, "-o", tmp_path / "out", *words]
