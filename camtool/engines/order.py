@@ -1,0 +1,47 @@
+"""Chunks given out as there is room, and their results in the order in which they were given."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable
+from itertools import islice
+from typing import Protocol
+
+from camtool.engines.engine import J, J_contra, R, R_co
+
+
+class Takers(Protocol[J_contra, R_co]):
+    """Those who work on chunks, in no order."""
+
+    def give(self, number: int, chunk: list[J_contra], /) -> None:
+        """Have a chunk worked on, as soon as somebody is free."""
+
+    def take(self) -> dict[int, list[R_co]]:
+        """Wait for something to happen; the results of chunks that are done, by number."""
+
+
+def in_order(
+    chunks: Iterable[list[J]], takers: Takers[J, R], window: int
+) -> Generator[list[R], None, None]:
+    """Results of one chunk at a time, in the order of the chunks.
+
+    Args:
+        chunks: Taken as results are; those of finished jobs alone are worked on by nobody.
+        takers: Those who work on them.
+        window: Most chunks between the one whose results come next and the last that was taken.
+    """
+    done: dict[int, list[R]] = {}
+    numbered, taken, first = enumerate(chunks), 0, 0
+    while True:
+        for number, chunk in islice(numbered, window - (taken - first)):
+            taken = number + 1
+            if all(job.shape is not None for job in chunk):
+                done[number] = []
+            else:
+                takers.give(number, chunk)
+        if first == taken:
+            return
+        if first not in done:
+            done |= takers.take()
+        while first in done:
+            yield done.pop(first)
+            first += 1
