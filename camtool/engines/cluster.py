@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -166,8 +167,8 @@ class Actors(Generic[J, R]):
 
     def __post_init__(self) -> None:
         options = {"max_restarts": 0, "max_task_retries": 0, "max_concurrency": AT_ONCE}
-        options["num_gpus"] = int(self.kind == "GPU")
-        self._worker = self.ray.remote(num_cpus=1, **options)(Worker)
+        needs = {"num_cpus": 1, "num_gpus": int(self.kind == "GPU")}
+        self._worker = self.ray.remote(**needs, **options, scheduling_strategy="SPREAD")(Worker)
         for _ in range(self.wanted):
             self._start()
 
@@ -309,6 +310,8 @@ def _connected(address: str | None, workers: int | None) -> Iterator[Any]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray
 
+    # Its notes of how it was set up are for those who run clusters.
+    logging.getLogger("ray").setLevel(logging.ERROR)
     if ray.is_initialized():
         yield ray
         return
@@ -316,6 +319,7 @@ def _connected(address: str | None, workers: int | None) -> Iterator[Any]:
     local = {"num_cpus": workers or available_cores(), "include_dashboard": False}
     with _keeping_signals():
         try:
+            _knock(where)
             ray.init(
                 where,
                 **(local if where == "local" else {}),
@@ -329,6 +333,17 @@ def _connected(address: str | None, workers: int | None) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """See whether anybody listens at an address with a port; Ray itself tries for minutes.
+
+    Raises:
+        OSError: Nobody does.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if port.isdigit():
+        socket.create_connection((host, int(port)), timeout=5).close()
 
 
 @contextmanager
