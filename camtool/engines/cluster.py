@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import signal
 import socket
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic
 
@@ -43,6 +45,14 @@ STARTS = 3
 
 WINDOW = 2 * AT_ONCE
 """Chunks for each actor between those whose results come next and the latest given out."""
+
+
+_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+_LOCAL = {**_QUIET, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+"""What Ray is told by the environment, where the user has not told it otherwise.
+
+Its servers listen on every network of the machine and run what they are sent: without a token that
+only this process and its children know, whoever reaches the port could have his own code run."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +101,7 @@ class RayEngine:
             raise EngineError(
                 f"{self.model.network.name} can't be sent to other processes ({one_line(error)})"
             ) from None
-        arguments = model, self.request, work, os.getcwd(), versions_here()
+        arguments = model, self.request, work, str(Path.cwd()), versions_here()
         actors = Actors(ray, kind, arguments, work, self.workers or there, self.warn)
         try:
             yield actors
@@ -294,7 +304,7 @@ class Actors(Generic[J, R]):
         ]
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     """Why an actor could not start, in one line."""
     return str(error) if isinstance(error, EngineError) else one_line(error)
 
@@ -306,33 +316,45 @@ def _connected(address: str | None, workers: int | None) -> Iterator[Any]:
     Raises:
         EngineError: There is no cluster at the address.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    import ray
-
-    # Its notes of how it was set up are for those who run clusters.
-    logging.getLogger("ray").setLevel(logging.ERROR)
-    if ray.is_initialized():
-        yield ray
-        return
     where = address or os.environ.get("RAY_ADDRESS") or "local"
     local = {"num_cpus": workers or available_cores(), "include_dashboard": False}
-    with _keeping_signals():
+    with _told(_LOCAL if where == "local" else _QUIET):
+        import ray
+
+        # Its notes of how it was set up are for those who run clusters.
+        logging.getLogger("ray").setLevel(logging.ERROR)
+        if ray.is_initialized():
+            yield ray
+            return
+        with _keeping_signals():
+            try:
+                _knock(where)
+                ray.init(
+                    where,
+                    **(local if where == "local" else {}),
+                    configure_logging=False,
+                    logging_level=logging.ERROR,
+                    log_to_driver=False,
+                )
+            except Exception as error:
+                reason = f"no Ray cluster answers at {where} ({one_line(error)})"
+                raise EngineError(reason) from None
         try:
-            _knock(where)
-            ray.init(
-                where,
-                **(local if where == "local" else {}),
-                configure_logging=False,
-                logging_level=logging.ERROR,
-                log_to_driver=False,
-            )
-        except Exception as error:
-            raise EngineError(f"no Ray cluster answers at {where} ({one_line(error)})") from None
+            yield ray
+        finally:
+            ray.shutdown()
+
+
+@contextmanager
+def _told(settings: dict[str, str]) -> Iterator[None]:
+    """Environment variables inside, but for those that are set already."""
+    new = {name: value for name, value in settings.items() if name not in os.environ}
+    os.environ.update(new)
     try:
-        yield ray
+        yield
     finally:
-        ray.shutdown()
+        for name in new:
+            os.environ.pop(name, None)
 
 
 def _knock(address: str) -> None:

@@ -6,16 +6,16 @@ from collections.abc import Generator, Iterable
 from itertools import islice
 from typing import Protocol
 
-from camtool.engines.engine import J, J_contra, R, R_co
+from camtool.engines.engine import J, R
 
 
-class Takers(Protocol[J_contra, R_co]):
+class Takers(Protocol[J, R]):
     """Those who work on chunks, in no order."""
 
-    def give(self, number: int, chunk: list[J_contra], /) -> None:
+    def give(self, number: int, chunk: list[J], /) -> None:
         """Have a chunk worked on, as soon as somebody is free."""
 
-    def take(self) -> dict[int, list[R_co]]:
+    def take(self) -> dict[int, list[R]]:
         """Wait for something to happen; the results of chunks that are done, by number."""
 
 

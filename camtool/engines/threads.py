@@ -134,6 +134,7 @@ class Pools(Generic[J, R]):
     writers: ThreadPoolExecutor
 
     def read(self, chunk: list[J]) -> _Reading[J]:
+        """Start reading the unfinished pictures of a chunk."""
         wanted = [job for job in chunk if job.shape is None]
         return _Reading(chunk, {j.number: self.readers.submit(self.steps.read, j) for j in wanted})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from contextlib import contextmanager, suppress
@@ -203,11 +204,18 @@ def test_begun_by_threads_and_killed_continued_by_ray_and_killed_and_finished(
 
 @pytest.mark.slow
 def test_on_this_machine_stopped_and_finished_by_threads(
-    begin, source, server, batch, whole, tree, tmp_path
+    begin, source, server, batch, whole, tree, wait_until, tmp_path
 ):
     pid, output = begin("--engine", "ray", "-j", "2")
+    servers = [one for one in processes("") if parent(one) == str(pid)]
+    assert len(servers) > 1
+    for one in servers:
+        # Without it whoever reaches their ports may use them, for they listen on all networks.
+        told = Path(f"/proc/{one}/environ").read_bytes()
+        assert re.search(rb"RAY_AUTH_MODE=token\0.*RAY_AUTH_TOKEN=[0-9a-f]{64}\0", told, re.DOTALL)
     os.kill(pid, signal.SIGTERM)
     assert server.wait() == 130
+    wait_until(lambda: not any(Path(f"/proc/{one}").exists() for one in servers))
     said = (tmp_path / "log").read_text()
     assert "Stopped (interrupted): the same command continues." in said
     assert [path.name for path in output.rglob("*.part")] == []
