@@ -19,12 +19,13 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic
 
 from camtool.engines.engine import Failed, J, R, Request, Work, never
-from camtool.engines.order import in_order
+from camtool.engines.order import in_order, unfinished
 from camtool.engines.steps import Steps, one_line
 from camtool.engines.threads import available_cores
 from camtool.engines.worker import AT_ONCE, Worker, versions_here
@@ -85,6 +86,10 @@ class RayEngine:
                 none of its actors is left.
         """
         chunks = Steps(self.model, self.request).chunks(jobs, stopping)
+        first = next(filter(unfinished, chunks), None)
+        if first is None:
+            return
+        chunks = chain([first], chunks)
         with _connected(self.address, self.workers) as ray, self._actors(ray, work) as actors:
             yield from in_order(chunks, actors, WINDOW * actors.wanted)
 
@@ -365,7 +370,7 @@ def _knock(address: str) -> None:
     """
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if port.isdigit():
-        socket.create_connection((host, int(port)), timeout=5).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
 
 
 @contextmanager

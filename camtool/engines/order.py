@@ -6,7 +6,7 @@ from collections.abc import Generator, Iterable
 from itertools import islice
 from typing import Protocol
 
-from camtool.engines.engine import J, R
+from camtool.engines.engine import J, Job, R
 
 
 class Takers(Protocol[J, R]):
@@ -17,6 +17,11 @@ class Takers(Protocol[J, R]):
 
     def take(self) -> dict[int, list[R]]:
         """Wait for something to happen; the results of chunks that are done, by number."""
+
+
+def unfinished(chunk: Iterable[Job]) -> bool:
+    """Whether a chunk holds a job that is to be done."""
+    return any(job.shape is None for job in chunk)
 
 
 def in_order(
@@ -34,10 +39,10 @@ def in_order(
     while True:
         for number, chunk in islice(numbered, window - (taken - first)):
             taken = number + 1
-            if all(job.shape is not None for job in chunk):
-                done[number] = []
-            else:
+            if unfinished(chunk):
                 takers.give(number, chunk)
+            else:
+                done[number] = []
         if first == taken:
             return
         if first not in done:

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import sys
+import threading
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -15,6 +16,8 @@ import camtool
 from camtool.engines import cluster
 from camtool.engines.engine import Job, Request
 from camtool.engines.order import in_order
+from camtool.engines.stream import Pairs
+from camtool.errors import EngineError
 from camtool.folder.entry import Explained
 from camtool.folder.journal import read_entries
 
@@ -71,6 +74,12 @@ def test_without_ray_one_line_says_how_to_get_it(make_pictures, batch, monkeypat
     result = batch(make_pictures(tmp_path / "photos", 1), tmp_path / "out", "--engine", "ray")
     assert result.exit_code == 2
     assert result.output == "camtool: --engine ray needs Ray: pip install 'camtool[ray]'\n"
+
+
+def test_where_all_is_finished_no_cluster_is_asked_for(tiny, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    engine = cluster.RayEngine(camtool.load(tiny, device="cpu"), Request())
+    assert list(engine.run([Job(n, "x.jpg", shape=(64, 64)) for n in range(99)], Pairs())) == []
 
 
 @pytest.fixture(scope="module")
@@ -251,6 +260,19 @@ def test_a_chunk_that_kills_its_actor_each_time_fails_and_no_other(nodes, source
     expected: list[object] = [*range(40)]
     expected[8:12] = [f"{source}/{n:04d}.jpg: {reason}" for n in range(8, 12)]
     assert results == expected
+
+
+@pytest.mark.slow
+def test_a_network_that_can_not_be_sent_is_one_line(nodes, tiny, capfd):
+    model = camtool.load(tiny, device="cpu")
+    vars(model.network.module)["lock"] = threading.Lock()
+    engine = cluster.RayEngine(model, Request(), address=nodes.address)
+    with pytest.raises(
+        EngineError, match=r"can't be sent to other processes \(TypeError: "
+    ) as told:
+        next(engine.run([Job(0, "x.jpg")], Pairs()))
+    assert "\n" not in str(told.value)
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import pickle
+import platform
 
 import pytest
 
@@ -12,7 +13,7 @@ from camtool.engines import ENGINES
 from camtool.engines.engine import Failed, Job, Request, never
 from camtool.engines.steps import Ready, Steps
 from camtool.folder.discovery import Picture
-from camtool.folder.work import WriteFiles
+from camtool.folder.work import Fatal, WriteFiles
 from camtool.views.overlay import Look
 from camtool.views.save import Views
 
@@ -106,6 +107,18 @@ def test_another_process_writes_a_pictures_files(source, tiny, tmp_path):
     assert len(entry.files) == 3
     for name, size in entry.files.items():
         assert (output / name).stat().st_size == size > 0
+
+
+def test_a_machine_without_the_folders_is_named_and_makes_none(source, tiny, tmp_path):
+    output, photos = tmp_path / "out", tmp_path / "photos"
+    model = camtool.load(tiny, device="cpu")
+    views = Views(("overlay",), Look())
+    work = pickle.loads(pickle.dumps(WriteFiles.into(output, views, True, model.labels, photos)))
+    picture, node = Picture(5, photos / "0000.jpg", name="0000.jpg"), platform.node()
+    finished = work.finish(picture, model.explain(source / "0000.jpg"), 0.0)
+    assert finished == Fatal(f"{output}: is not there on {node}")
+    assert work.fail(picture, Failed("x", "y")) == Fatal(f"{photos} is not there on {node}")
+    assert not output.exists()
 
 
 def test_a_batch_holds_pictures_of_one_shape_and_an_unfinished_one(source, tiny):
