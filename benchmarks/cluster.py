@@ -8,7 +8,7 @@ threads and Ray in turns over the same pictures; the bytes of the results have t
 are those of the run, and those between its first and its last results, without the start of the
 cluster's processes. The second has no cluster: answers as actors give them are there at once, so
 that all that is left is what the driver does, for each picture; from that follows how many nodes
-one driver feeds. Ray's own sending, some 0.3 ms a chunk, comes on top.
+one driver feeds. What Ray adds is measured with two actors that answer at once.
 """
 
 from __future__ import annotations
@@ -124,6 +124,8 @@ def drive(photos: Path, count: int, name: str) -> None:
         pictures, held = listed(source, count)
         rate, size = driven(model, pictures, entries, folder / "journal")
         again = reopened(pictures, folder / "journal")
+        sending = sent(pictures, entries) * 1000
+    print(f"Ray: {sending:.2f} ms more for a chunk of 32, answered by two actors at once")
     print(f"one driver: {rate:,.0f} pictures a second, {held:,.0f} bytes of memory for each")
     print(f"journal: {size:,.0f} bytes an entry, opened at {again:,.0f} entries a second")
     print(
@@ -180,6 +182,30 @@ def driven(
     seconds = time.perf_counter() - start
     journal.close()
     return len(pictures) / seconds, journal_path.stat().st_size / len(pictures)
+
+
+def sent(pictures: list[Any], entries: list[Any], chunks: int = 2000) -> float:
+    """Seconds for each chunk that Ray sends to an actor and back."""
+    from queue import SimpleQueue
+
+    from camtool.engines.cluster import _connected
+
+    class Echo:
+        def explain(self, chunk: list[Any]) -> tuple[list[Any], list[str]]:
+            return [(p.number, entries[p.number % len(entries)]) for p in chunk], []
+
+    answers: SimpleQueue[Any] = SimpleQueue()
+    with _connected(None, 2) as ray:
+        actors = [ray.remote(num_cpus=1, max_concurrency=2)(Echo).remote() for _ in range(2)]
+        ray.get([actor.explain.remote(pictures[:32]) for actor in actors])
+        start = time.perf_counter()
+        for number in range(chunks + 4):
+            if number < chunks:
+                reference = actors[number % 2].explain.remote(pictures[:32])
+                reference.future().add_done_callback(answers.put)
+            if number >= 4:
+                answers.get().result()
+        return (time.perf_counter() - start) / chunks
 
 
 def reopened(pictures: list[Any], journal_path: Path) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import pickle
 import platform
+from itertools import islice
 
 import pytest
 
@@ -12,6 +13,7 @@ import camtool
 from camtool.engines import ENGINES
 from camtool.engines.engine import Failed, Job, Request, never
 from camtool.engines.steps import Ready, Steps
+from camtool.errors import EngineError
 from camtool.folder.discovery import Picture
 from camtool.folder.work import Fatal, WriteFiles
 from camtool.views.overlay import Look
@@ -76,6 +78,30 @@ def test_an_engine_continues_what_another_began(source, batch, tree, monkeypatch
     for number in range(0, 45, 7):
         (output / f"{number:04d}.jpg.overlay-1.jpg").unlink()
     assert ", 7 now," in batch(source, output, *OPTIONS, "--engine", "plain").output
+    assert tree(output) == tree(tmp_path / "whole")
+
+
+class Failing(OneAfterTheOther):
+    """Nobody is left to do the work, at once or after the first chunk."""
+
+    chunks = 0
+
+    def run(self, jobs, work, stopping=never):
+        yield from islice(super().run(jobs, work, stopping), self.chunks)
+        raise EngineError("nobody is left")
+
+
+def test_an_engine_that_can_not_go_on_stops_the_run(source, batch, tree, monkeypatch, tmp_path):
+    monkeypatch.setitem(ENGINES, "failing", Failing)
+    output = tmp_path / "out"
+    refused = batch(source, output, *OPTIONS, "--engine", "failing")
+    assert (refused.exit_code, refused.output) == (2, "camtool: nobody is left\n")
+    monkeypatch.setattr(Failing, "chunks", 1)
+    stopped = batch(source, output, *OPTIONS, "--engine", "failing")
+    assert stopped.exit_code == 1
+    assert "Stopped (nobody is left): the same command continues." in stopped.output
+    assert ", 30 now," in batch(source, output, *OPTIONS).output
+    batch(source, tmp_path / "whole", *OPTIONS)
     assert tree(output) == tree(tmp_path / "whole")
 
 
