@@ -172,7 +172,7 @@ class Actors(Generic[J, R]):
     work: Work[J, R]
     wanted: int
     warn: Callable[[str], None]
-    _actors: list[_Actor[J]] = field(default_factory=list)
+    _actors: dict[_Actor[J], None] = field(default_factory=dict)
     _hungry: dict[_Actor[J], None] = field(default_factory=dict)
     _queue: deque[_Task[J]] = field(default_factory=deque)
     _suspects: deque[_Task[J]] = field(default_factory=deque)
@@ -214,7 +214,7 @@ class Actors(Generic[J, R]):
 
     def _start(self) -> None:
         actor: _Actor[J] = _Actor(self._worker.remote())
-        self._actors.append(actor)
+        self._actors[actor] = None
         self._ask(actor, actor.handle.place.remote(), lambda _: self._placed(actor))
 
     def _ask(self, actor: _Actor[J], reference: Any, then: Callable[[Any], Any]) -> None:
@@ -282,7 +282,7 @@ class Actors(Generic[J, R]):
 
     def _died(self, actor: _Actor[J], error: BaseException) -> dict[int, list[R]]:
         """Have the chunks of a lost actor done again, by others and another one in its place."""
-        self._actors.remove(actor)
+        del self._actors[actor]
         self._hungry.pop(actor, None)
         self.ray.kill(actor.handle)
         self._failures += not actor.loaded
@@ -326,11 +326,11 @@ def _connected(address: str | None, workers: int | None) -> Iterator[Any]:
     with _told(_LOCAL if where == "local" else _QUIET):
         import ray
 
-        # Its notes of how it was set up are for those who run clusters.
-        logging.getLogger("ray").setLevel(logging.ERROR)
         if ray.is_initialized():
             yield ray
             return
+        # Its notes of how it was set up are for those who run clusters.
+        logging.getLogger("ray").setLevel(logging.ERROR)
         with _keeping_signals():
             try:
                 _knock(where)
