@@ -290,7 +290,7 @@ def test_where_nothing_is_free_one_line_says_so(nodes, source, batch, monkeypatc
 @pytest.mark.slow
 def test_what_no_actor_can_load_is_one_line(nodes, source, batch, monkeypatch, tmp_path):
     monkeypatch.setattr("camtool.__version__", "0.0.1")
-    words = ("--engine", "ray", "--ray-address", nodes.address, "-j", "2")
+    words = ("--engine", "ray", "--ray-address", nodes.address, "-j", "1")
     result = batch(source, tmp_path / "out", *words)
     assert result.exit_code == 2
     assert "no worker can be started (" in result.output
