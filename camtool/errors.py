@@ -13,3 +13,7 @@ class HeadError(ModelError):
 
 class TargetError(ValueError):
     """A class that was asked for matches nothing, or several; the message lists the nearest."""
+
+
+class EngineError(RuntimeError):
+    """The work can't be divided as asked, or nobody is left to do it; the message is one line."""

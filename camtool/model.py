@@ -106,6 +106,7 @@ class CamModel:
         if len(spec.mean) != network.channels:
             raise ValueError(f"mean has {len(spec.mean)} channels, the network {network.channels}")
         self._given = network.weights == "as given"
+        self._asked = {"layer": layer, "steps": steps}
         self.device, self._module = self._place(device)
         size = self.preprocessing.size
         if layer is None and method != STAGES:
@@ -218,6 +219,26 @@ class CamModel:
             self.forward(inputs).logits.sum().item()
 
         return measure_batch_size(run_once)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickled as what it is made of, for a device of the same kind, and made again from that.
+
+        Its head is found and proved again where it arrives, and a fused body is fused again.
+        """
+        module = getattr(self.network.module, "_orig_mod", self.network.module)
+        if self.device.type != "cpu":
+            module = copy.deepcopy(module).cpu()
+        options = {
+            "labels": self.labels,
+            "device": self.device.type,
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "fit": self.fit,
+            "preprocessing": self.preprocessing,
+            "method": self.method,
+            "activation": self.activation,
+            **self._asked,
+        }
+        return _made_again, (replace(self.network, module=module), options, self.fused)
 
     def __repr__(self) -> str:
         return f"<CamModel {self.network.name}: {len(self.labels)} classes on {self.device}>"
@@ -586,6 +607,14 @@ class CamModel:
             "activation": self.activation,
             "head": self.head.describe(),
         }
+
+
+def _made_again(network: Network, options: dict[str, Any], fused: bool) -> CamModel:
+    """A model that was pickled."""
+    model = CamModel(network, **options)
+    if fused:
+        model.fuse()
+    return model
 
 
 def _check_exactness(head: Head, method: str, exact: Exactness) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import os
+import pickle
 import re
 import threading
 from functools import partial
@@ -549,3 +550,56 @@ def test_a_network_of_one_input_size_gets_squashed_pictures(
     explanation = model.explain(_picture(40, 90))
     assert explanation.geometry.input == (32, 32)
     assert explanation.exact
+
+
+class Three(nn.Module):
+    """Stages with names, and an activation between them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.one, self.two = nn.Conv2d(3, 4, 5, 4), nn.Conv2d(4, 6, 3, 2)
+        self.fc = nn.Linear(6, 3)
+
+    def forward(self, x):
+        return self.fc(self.two(self.one(x).relu()).relu().mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {},
+        {"labels": ["a", "b", "c"], "fit": "crop", "size": 64},
+        {"method": "gradcam", "activation": "sigmoid"},
+        {"method": "integrated", "layer": "one, two", "steps": 2},
+        {"method": "stages"},
+        {"dtype": "bfloat16"},
+    ],
+)
+def test_a_model_can_be_sent_to_another_process(asked) -> None:
+    model = camtool.load(Three(), device="cpu", **{"size": 48, **asked})
+    sent = pickle.loads(pickle.dumps(model))
+    assert sent.describe() == model.describe()
+    assert_alike(sent, model)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_fused_model_arrives_fused(fused, dtype, tiny) -> None:
+    model = camtool.load(tiny, device="cpu", dtype=dtype)
+    if fused and not model.fuse():
+        pytest.skip("nothing is fused in bfloat16 on this CPU")
+    sent = pickle.loads(pickle.dumps(model))
+    assert sent.fused == fused
+    assert_alike(sent, model)
+
+
+def assert_alike(sent: camtool.CamModel, model: camtool.CamModel) -> None:
+    """That two models give the same bytes."""
+    pictures = [np.random.default_rng(n).integers(0, 256, (60, 80, 3), np.uint8) for n in range(3)]
+    pairs = zip(*(each.explain_batch(pictures, topk=2) for each in (sent, model)), strict=True)
+    for mine, theirs in pairs:
+        assert mine.maps.tobytes() == theirs.maps.tobytes()
+        assert mine.all_logits.tobytes() == theirs.all_logits.tobytes()
+        np.testing.assert_equal(mine.probabilities, theirs.probabilities)
+        assert (mine.labels, mine.geometry) == (theirs.labels, theirs.geometry)

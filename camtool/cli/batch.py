@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
@@ -11,9 +12,10 @@ import typer
 from camtool.choices import TruthSource
 from camtool.cli import common
 from camtool.cli.stop import INTERRUPTED, leaving, stoppable
-from camtool.engines import ENGINES
+from camtool.engines import ENGINES, ray_at
 
 if TYPE_CHECKING:
+    from camtool.engines import Factory
     from camtool.folder.run import Plan, Summary
     from camtool.folder.truth import Verdict
     from camtool.model import CamModel
@@ -85,6 +87,13 @@ def batch(
     engine: Annotated[
         str, typer.Option("--engine", metavar=f"<{'|'.join(ENGINES)}>", help="How work is divided.")
     ] = "threads",
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            "--ray-address",
+            help="Cluster for --engine ray, as host:6379; default RAY_ADDRESS, or this machine.",
+        ),
+    ] = None,
     max_pixels: common.MaxPixels = 100_000_000,
 ) -> None:
     """Explain a folder of any size.
@@ -95,6 +104,8 @@ def batch(
         from camtool.folder.run import Plan
 
         common.parts("--engine", engine, tuple(ENGINES))
+        if engine == "ray" and find_spec("ray") is None:
+            common.usage("--engine ray needs Ray: pip install 'camtool[ray]'")
         plan = Plan(
             source=source,
             output=output,
@@ -111,26 +122,29 @@ def batch(
             max_pixels=max_pixels,
             overwrite=overwrite,
         )
-        common.warn_idle(context, looks.idle(plan.views) | _idle(plan))
+        common.warn_idle(context, looks.idle(plan.views) | _idle(plan, engine))
         cam = network.load()
         cam.resolve(list(plan.targets) or None)
         common.tell_of(cam)
         looks.tell_calibration(cam)
         cam.fuse()
         plan = replace(plan, batch_size=batch_size or cam.measured_batch_size())
-        summary = _run(cam, plan, engine)
+        made = ray_at(ray_address) if engine == "ray" else ENGINES[engine]
+        summary = _run(cam, plan, made)
         _tell(summary, plan)
     if summary.stopped or summary.failed:
         raise typer.Exit(INTERRUPTED if summary.stopped == "interrupted" else common.SOME_FAILED)
 
 
-def _idle(plan: Plan) -> dict[str, str]:
+def _idle(plan: Plan, engine: str) -> dict[str, str]:
     """Options that have no effect, each with the reason."""
     from camtool.views.save import PER_CLASS
 
     idle = {}
     if plan.targets:
         idle["topk"] = "with --target"
+    if engine != "ray":
+        idle["ray_address"] = "without --engine ray"
     if not set(plan.views.kinds) & set(PER_CLASS):
         idle["picture_format"] = "where nothing of that kind is saved"
     return idle
@@ -152,9 +166,10 @@ def _formats(results: str | None) -> tuple[str, ...]:
     return wanted
 
 
-def _run(cam: CamModel, plan: Plan, engine: str) -> Summary:
+def _run(cam: CamModel, plan: Plan, engine: Factory) -> Summary:
     from camtool.accelerate.memory import keep_freed_memory
     from camtool.cli.progress import progress
+    from camtool.errors import EngineError
     from camtool.folder.discovery import SourceError
     from camtool.folder.run import FolderRun
     from camtool.folder.workspace import RunError
@@ -162,8 +177,8 @@ def _run(cam: CamModel, plan: Plan, engine: str) -> Summary:
     keep_freed_memory()
     try:
         with stoppable() as stopping, progress() as show:
-            return FolderRun(cam, plan, show, common.say, ENGINES[engine]).run(stopping)
-    except (SourceError, RunError) as error:
+            return FolderRun(cam, plan, show, common.say, engine).run(stopping)
+    except (SourceError, RunError, EngineError) as error:
         common.usage(str(error))
 
 

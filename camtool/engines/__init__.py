@@ -26,6 +26,19 @@ def _threads(
     return ThreadEngine(model, request, Workers.for_folder(model.device, workers), warn)
 
 
-ENGINES: dict[str, Factory] = {"threads": _threads}
+def ray_at(address: str | None) -> Factory:
+    """What makes the engine "ray", for the cluster at an address; see `RayEngine`."""
+
+    def make(
+        model: CamModel, request: Request, workers: int | None, warn: Callable[[str], None]
+    ) -> Engine:
+        from camtool.engines.cluster import RayEngine
+
+        return RayEngine(model, request, workers, warn, address)
+
+    return make
+
+
+ENGINES: dict[str, Factory] = {"threads": _threads, "ray": ray_at(None)}
 """From a name to what makes the engine, of a model, of what is asked of every picture, of the
 number of workers (None for what suits the machine), and of whom to tell what people should know."""

@@ -176,7 +176,7 @@ class Steps:
         return work.finish(job, result, seen.milliseconds)
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
     """What went wrong, in one line, for an error whose message was not written for users."""
     first = (str(error).splitlines() or [""])[0]
     return printable(f"{type(error).__name__}: {first}" if first else type(error).__name__)

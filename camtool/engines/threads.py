@@ -94,7 +94,7 @@ class ThreadEngine:
         steps = Steps(self.model, self.request, self.warn, waiting)
         reading: deque[_Reading[J]] = deque()
         running: deque[_Running[R]] = deque()
-        with self.model.running(), _pools(steps, work, self.workers) as pools:
+        with self.model.running(), threads_of(steps, work, self.workers) as pools:
             for chunk in steps.chunks(jobs, stopping):
                 reading.append(pools.read(chunk))
                 if len(reading) == ahead:
@@ -107,7 +107,7 @@ class ThreadEngine:
 
 
 @contextmanager
-def _pools(steps: Steps, work: Work[J, R], workers: Workers) -> Iterator[_Pools[J, R]]:
+def threads_of(steps: Steps, work: Work[J, R], workers: Workers) -> Iterator[Pools[J, R]]:
     """The threads of one run; what they have not begun when it is left is cancelled."""
     counts = {"read": workers.readers, "forward": workers.lanes, "write": workers.writers}
     with ExitStack() as stack:
@@ -120,11 +120,11 @@ def _pools(steps: Steps, work: Work[J, R], workers: Workers) -> Iterator[_Pools[
         ]
         for pool in pools:
             stack.callback(pool.shutdown, wait=False, cancel_futures=True)
-        yield _Pools(steps, work, *pools)
+        yield Pools(steps, work, *pools)
 
 
 @dataclass(frozen=True)
-class _Pools(Generic[J, R]):
+class Pools(Generic[J, R]):
     """The threads of a run, and the way of a chunk through them."""
 
     steps: Steps
@@ -134,6 +134,7 @@ class _Pools(Generic[J, R]):
     writers: ThreadPoolExecutor
 
     def read(self, chunk: list[J]) -> _Reading[J]:
+        """Start reading the unfinished pictures of a chunk."""
         wanted = [job for job in chunk if job.shape is None]
         return _Reading(chunk, {j.number: self.readers.submit(self.steps.read, j) for j in wanted})
 

@@ -20,6 +20,7 @@ from camtool.choices import TruthSource
 from camtool.engines import ENGINES
 from camtool.engines.engine import Request, Shape, never
 from camtool.engines.settings import model_settings
+from camtool.errors import EngineError
 from camtool.files import write_atomically
 from camtool.folder import results
 from camtool.folder.discovery import Picture, discover, state_of
@@ -52,7 +53,7 @@ class Plan:
         topk: How many, where no class is named.
         truth: Where it comes from what pictures are known to show; see `with_truth`.
         batch_size: Most pictures to a forward pass.
-        workers: Threads of each kind; None for as many as there are cores.
+        workers: Threads of each kind, or a cluster's processes; None for as many as suit it.
         formats: Of the results: parquet, csv, jsonl.
         coco: Write the boxes as a COCO file too.
         yolo: Write them in the format of YOLO too.
@@ -174,6 +175,7 @@ class FolderRun:
                 are asked for.
             RunError: The folder of the results belongs to another run, or can't be made.
             TargetError: A target matches no class, or several.
+            EngineError: The engine can't begin; where it can't go on, the run stops.
         """
         request, output = self.plan.request(self.model), self.plan.output
         source = discover(self.plan.source, output, self.plan.recursive)
@@ -217,10 +219,15 @@ class FolderRun:
             return bool(self.summary.stopped) or stopping()
 
         with closing(engine.run(_jobs(pictures, finished), work, enough)) as chunks:
-            for chunk in chunks:
-                self._note(chunk, journal)
-                self.summary.seconds = time.monotonic() - start
-                self.progress(self.summary)
+            try:
+                for chunk in chunks:
+                    self._note(chunk, journal)
+                    self.summary.seconds = time.monotonic() - start
+                    self.progress(self.summary)
+            except EngineError as error:
+                if not self.summary.new:
+                    raise
+                self._stop(str(error))
         if stopping() and self.summary.done + self.summary.failed < self.summary.total:
             self._stop("interrupted")
 

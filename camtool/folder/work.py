@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import errno
+import platform
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -73,11 +74,17 @@ class WriteFiles:
         folders = identity(output / HIDDEN), identity(source)
         return cls(output, views, thumbnails, labels, source, folders)
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """On another machine the same folders have other numbers, which are read there."""
+        return WriteFiles.into, (
+            *(self.output, self.views, self.thumbnails, self.labels, self.source),
+        )
+
     def finish(self, picture: Picture, explanation: Explanation, milliseconds: float) -> Noted:
         """Write the files of a picture; where that fails, none of them is left."""
         if picture.truth is not None and picture.target is not None:
             explanation = beside_truth(explanation, picture.truth)
-        gone = Fatal(f"{display_name(self.output)}: is gone")
+        gone = Fatal(f"{display_name(self.output)}: {self._lost(self.folders[0])}")
         if self._is_gone():
             return gone
         result = self._attempt(picture, explanation, milliseconds)
@@ -90,14 +97,18 @@ class WriteFiles:
 
     def fail(self, picture: Picture, failed: Failed) -> Noted:
         """Note why there is nothing to write, unless nothing is left of the source at all."""
-        if identity(self.source) != self.folders[1]:
-            return Fatal(f"{display_name(self.source)} is gone")
+        if self.folders[1] is None or identity(self.source) != self.folders[1]:
+            return Fatal(f"{display_name(self.source)} {self._lost(self.folders[1])}")
         if is_directory(picture.source):
             failed = replace(failed, reason="is a folder that can't be read")
         return picture.number, Unexplained(picture.key, failed.reason)
 
     def _is_gone(self) -> bool:
-        return identity(self.output / HIDDEN) != self.folders[0]
+        return self.folders[0] is None or identity(self.output / HIDDEN) != self.folders[0]
+
+    def _lost(self, folder: object) -> str:
+        """What became of a folder: a cluster's machine may never have had it."""
+        return "is gone" if folder is not None else f"is not there on {platform.node()}"
 
     def _files(self, picture: Picture, explanation: Explanation) -> list[Path]:
         base = self.output / picture.name

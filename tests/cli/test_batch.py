@@ -225,7 +225,7 @@ def test_the_number_of_workers(photos, output, monkeypatch, option):
 
 def test_help_lists_the_choices():
     shown = CliRunner().invoke(app, ["batch", "--help"], env={"COLUMNS": "200"}).output
-    for choices in ("jpg|png|webp", "parquet|csv|jsonl", "--engine <threads>"):
+    for choices in ("jpg|png|webp", "parquet|csv|jsonl", "--engine <threads|ray>"):
         assert choices in shown
 
 

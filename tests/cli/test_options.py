@@ -82,6 +82,9 @@ SEEN: dict[str, dict[str, str]] = {
     "engines/test_engines.py::test_an_engine_from_outside_gives_the_same_bytes": {
         "batch": "--engine"
     },
+    "engines/test_cluster.py::test_an_address_where_nobody_answers_is_one_line": {
+        "batch": "--ray-address"
+    },
     "cli/test_evaluate.py::test_numbers_curves_and_cases_are_written_and_the_table_is_printed": {
         "evaluate": "--output --format"
     },

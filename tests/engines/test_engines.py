@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import pickle
+import platform
+from itertools import islice
 
 import pytest
 
@@ -11,8 +13,9 @@ import camtool
 from camtool.engines import ENGINES
 from camtool.engines.engine import Failed, Job, Request, never
 from camtool.engines.steps import Ready, Steps
+from camtool.errors import EngineError
 from camtool.folder.discovery import Picture
-from camtool.folder.work import WriteFiles
+from camtool.folder.work import Fatal, WriteFiles
 from camtool.views.overlay import Look
 from camtool.views.save import Views
 
@@ -78,6 +81,30 @@ def test_an_engine_continues_what_another_began(source, batch, tree, monkeypatch
     assert tree(output) == tree(tmp_path / "whole")
 
 
+class Failing(OneAfterTheOther):
+    """Nobody is left to do the work, at once or after the first chunk."""
+
+    chunks = 0
+
+    def run(self, jobs, work, stopping=never):
+        yield from islice(super().run(jobs, work, stopping), self.chunks)
+        raise EngineError("nobody is left")
+
+
+def test_an_engine_that_can_not_go_on_stops_the_run(source, batch, tree, monkeypatch, tmp_path):
+    monkeypatch.setitem(ENGINES, "failing", Failing)
+    output = tmp_path / "out"
+    refused = batch(source, output, *OPTIONS, "--engine", "failing")
+    assert (refused.exit_code, refused.output) == (2, "camtool: nobody is left\n")
+    monkeypatch.setattr(Failing, "chunks", 1)
+    stopped = batch(source, output, *OPTIONS, "--engine", "failing")
+    assert stopped.exit_code == 1
+    assert "Stopped (nobody is left): the same command continues." in stopped.output
+    assert ", 30 now," in batch(source, output, *OPTIONS).output
+    batch(source, tmp_path / "whole", *OPTIONS)
+    assert tree(output) == tree(tmp_path / "whole")
+
+
 def test_an_unknown_engine_is_wrong_usage(source, batch, tmp_path):
     result = batch(source, tmp_path / "out", "--engine", "steam")
     assert result.exit_code == 2
@@ -106,6 +133,18 @@ def test_another_process_writes_a_pictures_files(source, tiny, tmp_path):
     assert len(entry.files) == 3
     for name, size in entry.files.items():
         assert (output / name).stat().st_size == size > 0
+
+
+def test_a_machine_without_the_folders_is_named_and_makes_none(source, tiny, tmp_path):
+    output, photos = tmp_path / "out", tmp_path / "photos"
+    model = camtool.load(tiny, device="cpu")
+    views = Views(("overlay",), Look())
+    work = pickle.loads(pickle.dumps(WriteFiles.into(output, views, True, model.labels, photos)))
+    picture, node = Picture(5, photos / "0000.jpg", name="0000.jpg"), platform.node()
+    finished = work.finish(picture, model.explain(source / "0000.jpg"), 0.0)
+    assert finished == Fatal(f"{output}: is not there on {node}")
+    assert work.fail(picture, Failed("x", "y")) == Fatal(f"{photos} is not there on {node}")
+    assert not output.exists()
 
 
 def test_a_batch_holds_pictures_of_one_shape_and_an_unfinished_one(source, tiny):
