@@ -15,13 +15,12 @@ from typer.testing import CliRunner
 import camtool
 from camtool.cli import app
 from camtool.clips import explain_clip
-from camtool.clips.frames import count, frames
+from camtool.clips.frames import av, count, frames
 from camtool.clips.write import writing
 from camtool.images import ImageError
 from camtool.views.overlay import Look, overlays_of
 from camtool.views.save import Views
 
-av = pytest.importorskip("av", reason="PyAV is not installed")
 pytestmark = pytest.mark.slow
 
 RATE = 10
@@ -33,19 +32,19 @@ def made(
     """A video of noise that moves, a tenth of a second a frame but for a pause in the middle."""
     coarse = np.random.default_rng(0).integers(0, 256, (6, 40, 3), np.uint8)
     wide = np.kron(coarse, np.ones((16, 16, 1), np.uint8))
-    with av.open(str(path), "w") as container:
+    with av().open(str(path), "w") as container:
         video = container.add_stream(codec, rate=RATE)
         video.width, video.height, video.pix_fmt = size[0], size[1], "yuv420p"
         tone = container.add_stream(sound, rate=22050) if sound else None
         for n in range(number):
             part = np.ascontiguousarray(wide[: size[1], 8 * n : 8 * n + size[0]])
-            frame = av.VideoFrame.from_ndarray(part, format="rgb24")
+            frame = av().VideoFrame.from_ndarray(part, format="rgb24")
             frame.pts, frame.time_base = n + 5 * (n >= number // 2), Fraction(1, RATE)
             container.mux(video.encode(frame))
         container.mux(video.encode(None))
         if tone is not None:
             wave = np.sin(np.arange(22050) / 8)[None].astype(np.float32) / 4
-            heard = av.AudioFrame.from_ndarray(wave, format="fltp", layout="mono")
+            heard = av().AudioFrame.from_ndarray(wave, format="fltp", layout="mono")
             heard.sample_rate, heard.pts = 22050, 0
             container.mux(tone.encode(heard))
             container.mux(tone.encode(None))
@@ -80,7 +79,7 @@ def best(model, source) -> str:
 
 
 def sound_of(path: Path) -> list[bytes]:
-    with av.open(str(path)) as container:
+    with av().open(str(path)) as container:
         packets = container.demux(container.streams.audio[0])
         return [bytes(packet) for packet in packets if packet.size]
 
@@ -145,7 +144,7 @@ def test_sound_without_a_place_is_left_out_and_said(model, tmp_path):
     views, target = Views(("panel",), Look()), best(model, source)
     clip = explain_clip(model, source, tmp_path / "clip", views, target, warn=told.append)
     assert told == ["its sound (adpcm_ms) has no place in MP4 and is left out"]
-    with av.open(str(clip.path)) as container:
+    with av().open(str(clip.path)) as container:
         assert not container.streams.audio
     # An odd width is made even.
     shown = next(frames(clip.path)).image
@@ -193,7 +192,7 @@ def test_what_is_no_video_or_holds_none_is_a_line(invoke, tiny, tmp_path, monkey
     (tmp_path / "empty.mp4").write_bytes(b"")
     whole = made(tmp_path / "whole.mp4").read_bytes()
     (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) // 2])
-    with av.open(str(tmp_path / "sound.mp4"), "w") as container:
+    with av().open(str(tmp_path / "sound.mp4"), "w") as container:
         container.add_stream("aac", rate=22050)
     for name in ("text.mp4", "empty.mp4", "cut.mp4", "sound.mp4", "none.mp4"):
         done = invoke("explain", tmp_path / name, "-m", tiny)
