@@ -167,7 +167,7 @@ def begin(nodes, source, tiny, server, journal_lines, wait_until, tmp_path):
         words = words or ("--engine", "ray", "--ray-address", nodes.address, "-j", "4")
         arguments = ("batch", source, "-o", output, "-m", tiny, *OPTIONS, *words)
         pid = server.start(tmp_path / "log", *arguments)
-        wait_until(lambda: journal_lines(output) > before, seconds=120)
+        wait_until(lambda: journal_lines(output) > before, seconds=300)
         assert journal_lines(output) < PICTURES
         return pid, output
 
@@ -182,7 +182,7 @@ def test_a_killed_worker_and_a_lost_node_change_no_byte(
     killed = nodes.workers(nodes.made.head_node)[0]
     os.kill(killed, signal.SIGKILL)
     noted = journal_lines(output)
-    wait_until(lambda: journal_lines(output) > noted)
+    wait_until(lambda: journal_lines(output) > noted, seconds=180)
     assert nodes.workers(nodes.second)
     assert journal_lines(output) < PICTURES
     nodes.lose_a_node()
@@ -203,7 +203,7 @@ def test_begun_by_threads_and_killed_continued_by_ray_and_killed_and_finished(
     server.wait()
     entries = read_entries(output / ".camtool" / "journal.jsonl")
     done = {entry.key for entry in entries if isinstance(entry, Explained)}
-    wait_until(lambda: not nodes.workers())
+    wait_until(lambda: not nodes.workers(), seconds=180)
     words = ("--engine", "ray", "--ray-address", nodes.address, "-j", "2")
     finished = batch(source, output, *OPTIONS, *words)
     assert finished.exit_code == 1
@@ -224,7 +224,7 @@ def test_on_this_machine_stopped_and_finished_by_threads(
         assert re.search(rb"RAY_AUTH_MODE=token\0.*RAY_AUTH_TOKEN=[0-9a-f]{64}\0", told, re.DOTALL)
     os.kill(pid, signal.SIGTERM)
     assert server.wait() == 130
-    wait_until(lambda: not any(Path(f"/proc/{one}").exists() for one in servers))
+    wait_until(lambda: not any(Path(f"/proc/{one}").exists() for one in servers), seconds=180)
     said = (tmp_path / "log").read_text()
     assert "Stopped (interrupted): the same command continues." in said
     assert [path.name for path in output.rglob("*.part")] == []

@@ -44,10 +44,12 @@ def paths(output):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(
+    signal.getsignal(signal.SIGHUP) is signal.SIG_IGN,
+    reason="hang-ups are ignored here, as by nohup",
+)
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_ctrl_c_once_finishes_what_is_in_flight(begun, server, many, batch, name):
-    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
-        pytest.skip("hang-ups are ignored here, as by nohup")
     pid, output, log = begun
     os.kill(pid, getattr(signal, name))
     assert server.wait() == 130
