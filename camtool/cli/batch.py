@@ -74,15 +74,7 @@ def batch(
         bool,
         typer.Option("--overwrite", help="Explain all pictures anew, whatever the output holds."),
     ] = False,
-    batch_size: Annotated[
-        int | None,
-        typer.Option(
-            "--batch-size",
-            "-b",
-            min=1,
-            help="Pictures in the network at once; default 8 on a CPU, measured on a GPU.",
-        ),
-    ] = None,
+    batch_size: common.MeasuredBatchSize = None,
     workers: common.Workers = None,
     engine: Annotated[
         str, typer.Option("--engine", metavar=f"<{'|'.join(ENGINES)}>", help="How work is divided.")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from camtool.cli import common
 
 if TYPE_CHECKING:
-    from camtool.clips import Clip
+    from camtool.clips.explain import Clip
     from camtool.model import CamModel
     from camtool.targets import Target
     from camtool.views.save import Views
@@ -25,7 +25,7 @@ def explain_clips(
 ) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
     """Explain videos one after the other; their records, and those that failed with the reason."""
     from camtool.cli.progress import counting
-    from camtool.clips import explain_clip
+    from camtool.clips.explain import explain_clip
     from camtool.images import ImageError, display_name
 
     records, failed = [], []

@@ -84,6 +84,26 @@ ThresholdRule = Annotated[
 MaxPixels = Annotated[
     int, typer.Option("--max-pixels", min=1, help="Refuse pictures of more pixels.")
 ]
+MeasuredBatchSize = Annotated[
+    int | None,
+    typer.Option(
+        "--batch-size",
+        "-b",
+        min=1,
+        help="Pictures in the network at once; default 8 on a CPU, measured on a GPU.",
+    ),
+]
+FitMode = Annotated[
+    Fit | None,
+    typer.Option(
+        "--fit",
+        help="All of the picture (default), its middle as evaluated, or all made square.",
+    ),
+]
+Offline = Annotated[
+    bool, typer.Option("--offline", help="Download nothing; CAMTOOL_OFFLINE=1 says the same.")
+]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")]
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON document on stdout, the rest on stderr.")
 ]
@@ -146,13 +166,7 @@ class ModelOptions:
             "default 'logits', or the first.",
         ),
     ] = None
-    fit: Annotated[
-        Fit | None,
-        typer.Option(
-            "--fit",
-            help="All of the picture (default), its middle as evaluated, or all made square.",
-        ),
-    ] = None
+    fit: FitMode = None
     size: Size = None
     mean: Annotated[
         str | None,
@@ -171,12 +185,8 @@ class ModelOptions:
         Interpolation | None,
         typer.Option("--interpolation", help="How pictures are resized; default the model's."),
     ] = None
-    offline: Annotated[
-        bool, typer.Option("--offline", help="Download nothing; CAMTOOL_OFFLINE=1 says the same.")
-    ] = False
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")] = (
-        "auto"
-    )
+    offline: Offline = False
+    device: Device = "auto"
     dtype: Annotated[
         Dtype, typer.Option("--dtype", help="Number format that the network runs in.")
     ] = "float32"

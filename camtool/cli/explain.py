@@ -68,7 +68,7 @@ def explain(
     A panel shows what the network sees, and where.
     """
     from camtool.cli.progress import counting
-    from camtool.clips import is_clip
+    from camtool.clips.frames import is_clip
     from camtool.engines.engine import Failed
     from camtool.engines.stream import explain_stream
 

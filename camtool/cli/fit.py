@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypeAlias
 
 import typer
 
-from camtool.choices import Fit, Interpolation
+from camtool.choices import Interpolation
 from camtool.cli import common
 from camtool.cli.stop import INTERRUPTED, leaving, stoppable
 
@@ -42,13 +42,7 @@ class BaseOptions:
         ),
     ] = "efficientnet_lite0"
     weights: common.Weights = None
-    fit: Annotated[
-        Fit | None,
-        typer.Option(
-            "--fit",
-            help="All of the picture (default), its middle as evaluated, or all made square.",
-        ),
-    ] = None
+    fit: common.FitMode = None
     size: common.Size = None
     mean: Annotated[
         str | None, typer.Option("--mean", help="Of the input in 0..1, a number a channel.")
@@ -60,12 +54,8 @@ class BaseOptions:
         Interpolation | None,
         typer.Option("--interpolation", help="How pictures are resized; default the base's."),
     ] = None
-    offline: Annotated[
-        bool, typer.Option("--offline", help="Download nothing; CAMTOOL_OFFLINE=1 says the same.")
-    ] = False
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")] = (
-        "auto"
-    )
+    offline: common.Offline = False
+    device: common.Device = "auto"
 
     def load(self) -> CamModel:
         """The base."""
@@ -136,15 +126,7 @@ def fit(
             "--features", metavar="FOLDER", help="Where features are kept; default OUTPUT.features."
         ),
     ] = None,
-    batch_size: Annotated[
-        int | None,
-        typer.Option(
-            "--batch-size",
-            "-b",
-            min=1,
-            help="Pictures in the network at once; default 8 on a CPU, measured on a GPU.",
-        ),
-    ] = None,
+    batch_size: common.MeasuredBatchSize = None,
     workers: common.Workers = None,
     max_pixels: common.MaxPixels = 100_000_000,
     finetune: Annotated[

@@ -7,6 +7,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -159,14 +160,12 @@ def _onnx(program: torch.export.ExportedProgram, path: Path, facts: str) -> Run:
 
 
 def _needed() -> None:
-    try:
-        import onnx  # noqa: F401
-        import onnxruntime  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise ImportError(
-            f"to write ONNX {error.name} is needed: pip install 'camtool[onnx]'"
-        ) from None
+    for name in ("onnx", "onnxruntime", "onnxscript"):
+        try:
+            import_module(name)
+        except ImportError:
+            reason = f"to write ONNX {name} is needed: pip install 'camtool[onnx]'"
+            raise ImportError(reason) from None
 
 
 def _name_sizes(document: Any) -> None:

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 import camtool
 from camtool.cli import app
-from camtool.clips import explain_clip
+from camtool.clips.explain import explain_clip
 from camtool.clips.frames import av, count, frames
 from camtool.clips.write import writing
 from camtool.images import ImageError
