@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
@@ -44,14 +44,14 @@ from camtool.images import (
 from camtool.methods import COMPLETE, STAGES, Settings, find_method, merged
 from camtool.networks import Network, Preprocessing, labels_for
 from camtool.prepared import Prepared, from_tensor, same_shape
+from camtool.results import Found, Origin, explanations
 from camtool.targets import Choice, Target, Targets, choices_of, for_each, ranked
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from numpy.typing import NDArray
-
     from camtool.engines.engine import Failed
+    from camtool.images import Pixels
     from camtool.images.read import ImageSource
     from camtool.networks.load import Labels
 
@@ -165,6 +165,11 @@ class CamModel:
             self._module = copy.deepcopy(self._module)
         return copy.deepcopy(self._module).to(self.dtype)
 
+    @cached_property
+    def _origin(self) -> Origin:
+        name = self.network.name
+        return Origin(name, self.method, self.layer, self.dtype, self.activation, self.labels)
+
     @property
     def head(self) -> Head:
         """Where the maps come from; the first of several."""
@@ -210,15 +215,14 @@ class CamModel:
             return BATCH_SIZE
         from camtool.accelerate.batch_size import measure_batch_size
 
-        side = self.preprocessing.size
-        channels = len(self.preprocessing.mean)
+        return measure_batch_size(self.try_batch)
 
-        def run_once(batch: int) -> None:
-            inputs = torch.zeros(batch, channels, side, side, device=self.device)
-            # Reading a value back waits for the device.
-            self.forward(inputs).logits.sum().item()
-
-        return measure_batch_size(run_once)
+    def try_batch(self, pictures: int) -> None:
+        """Run a forward pass of so many black pictures, and wait for it."""
+        side, channels = self.preprocessing.size, len(self.preprocessing.mean)
+        inputs = torch.zeros(pictures, channels, side, side, device=self.device)
+        # Reading a value back waits for the device.
+        self.forward(inputs).logits.sum().item()
 
     def __reduce__(self) -> tuple[object, ...]:
         """Pickled as what it is made of, for a device of the same kind, and made again from that.
@@ -230,7 +234,7 @@ class CamModel:
             module = copy.deepcopy(module).cpu()
         options = {
             "labels": self.labels,
-            "device": self.device.type,
+            "device": str(self.device),
             "dtype": str(self.dtype).removeprefix("torch."),
             "fit": self.fit,
             "preprocessing": self.preprocessing,
@@ -272,14 +276,24 @@ class CamModel:
 
     def inputs(self, batch: Sequence[Prepared]) -> Tensor:
         """The normalised input [N,C,h,w] of pictures of one shape, float32, on the device."""
-        stacked = torch.from_numpy(np.stack([item.pixels for item in batch]))
-        mean, std = self._statistics()
-        pixels = stacked.to(self.device).permute(0, 3, 1, 2)
+        mean, std = self._statistics
+        pixels = self._stacked([item.pixels for item in batch]).permute(0, 3, 1, 2)
         # Levels of 8 bits lie in 0..1 for the mean's sake; other numbers are taken as they are.
         values = pixels.float().div(255) if pixels.dtype == torch.uint8 else pixels
         inputs = values.sub(mean).div(std)
         return inputs.contiguous() if self._given else inputs
 
+    def _stacked(self, pixels: Sequence[Pixels]) -> Tensor:
+        """Arrays of one shape as one tensor on the device."""
+        if self.device.type != "cuda":
+            return torch.from_numpy(np.stack(pixels)).to(self.device)
+        kind = torch.from_numpy(pixels[0]).dtype
+        # From pinned memory the copy runs by itself, while this thread goes on.
+        staged = torch.empty((len(pixels), *pixels[0].shape), dtype=kind, pin_memory=True)
+        np.stack(pixels, out=staged.numpy())
+        return staged.to(self.device, non_blocking=True)
+
+    @cached_property
     def _statistics(self) -> tuple[Tensor, Tensor]:
         spec = self.preprocessing
         mean, std = (
@@ -370,77 +384,16 @@ class CamModel:
                     one - other * there.reshape(*there.shape, *[1] * (one.ndim - 2))
                     for one, other in zip(found, against, strict=True)
                 ]
-        return self._results(batch, logits, chosen, versus, found, steps)
+        maps, bias, own = found
+        return explanations(
+            batch, Found(logits, chosen, versus, maps, bias, own, steps), self._origin
+        )
 
     def _evidence(self, forwards: Sequence[Forward], classes: Tensor) -> tuple[list[Tensor], int]:
         """Maps, biases and logits of some classes; steps that they took."""
         every = [self._method(forward, classes, self._settings) for forward in forwards]
         maps, bias, steps = merged(every) if len(every) > 1 else every[0]
         return [maps, bias, forwards[0].logits.gather(1, classes)], steps
-
-    def _results(
-        self,
-        batch: Sequence[Prepared],
-        logits: Tensor,
-        chosen: Tensor,
-        versus: Tensor,
-        found: Sequence[Tensor],
-        steps: int,
-    ) -> list[Explanation]:
-        probabilities = probabilities_of(logits, self.activation).gather(1, chosen)
-        # One copy to the host for the whole batch; class indices fit float32 exactly below 2^24.
-        parts = [*found, probabilities, logits, chosen.float(), versus.float()]
-        packed = torch.cat([part.flatten(1) for part in parts], 1).cpu().numpy()
-        if not np.isfinite(packed).all():
-            raise ModelError(
-                f"{self.network.name} gives numbers that are not finite in {self.dtype}; float32 "
-                "and bfloat16 hold larger ones than float16"
-            )
-        columns = split_batch(packed, [tuple(part.shape[1:]) for part in parts])
-        return [
-            self._result(item, steps, *(column[n] for column in columns))
-            for n, item in enumerate(batch)
-        ]
-
-    def _result(
-        self,
-        item: Prepared,
-        steps: int,
-        maps: NDArray[np.float32],
-        bias: NDArray[np.float32],
-        logits: NDArray[np.float32],
-        probabilities: NDArray[np.float32],
-        all_logits: NDArray[np.float32],
-        chosen: NDArray[np.float32],
-        versus: NDArray[np.float32],
-    ) -> Explanation:
-        residual = (logits - maps.mean((1, 2), dtype=np.float64) - bias).astype(np.float32)
-        spread = np.ptp(all_logits) if len(all_logits) > 1 else np.ptp([*maps.flat, 0.0])
-        return Explanation(
-            name=item.name,
-            image=item.image,
-            geometry=item.geometry,
-            # Copies, so that one result kept does not keep the whole batch.
-            maps=maps.copy(),
-            indices=chosen.astype(np.int64),
-            labels=tuple(self.labels[int(index)] for index in chosen),
-            versus=tuple(self.labels[int(index)] if index >= 0 else "" for index in versus),
-            logits=logits.copy(),
-            bias=bias.copy(),
-            residual=residual,
-            exact=bool(np.abs(residual).max() <= TOLERANCE * spread),
-            probabilities=self._told(probabilities),
-            all_logits=all_logits.copy(),
-            model=self.network.name,
-            method=self.method,
-            layer=self.layer,
-            steps=steps,
-        )
-
-    def _told(self, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
-        if self.activation == "none":
-            return np.full_like(probabilities, np.nan)
-        return probabilities.copy()
 
     def resolve(self, targets: Target | Sequence[Target] | None) -> list[Choice]:
         """Class indices of one picture's targets; empty for None.
@@ -531,7 +484,7 @@ class CamModel:
             raise ValueError(f"normalised float [N,C,H,W] is needed, not {_shape_of(inputs)}")
         choices = [self.resolve(each) for each in for_each(targets, len(inputs))]
         inputs = inputs.detach().to(self.device)
-        mean, std = self._statistics()
+        mean, std = self._statistics
         items = [
             from_tensor(f"tensor {number}", values)
             for number, values in enumerate((inputs.float() * std + mean).cpu())
@@ -610,7 +563,10 @@ class CamModel:
 
 
 def _made_again(network: Network, options: dict[str, Any], fused: bool) -> CamModel:
-    """A model that was pickled."""
+    """A model that was pickled; a machine with fewer GPUs takes its first one."""
+    device = torch.device(options["device"])
+    if device.index and device.index >= torch.cuda.device_count():
+        options["device"] = device.type
     model = CamModel(network, **options)
     if fused:
         model.fuse()
@@ -640,11 +596,6 @@ def _activation(activation: Activation, classes: int) -> Activation:
     return activation
 
 
-def probabilities_of(logits: Tensor, activation: Activation) -> Tensor:
-    """Probabilities [N,classes] of logits: sigmoid of each, or softmax."""
-    return logits.sigmoid() if activation == "sigmoid" else logits.softmax(1)
-
-
 def _at_least_one(topk: int, batch_size: int) -> None:
     if topk < 1 or batch_size < 1:
         raise ValueError("topk and batch_size must be 1 or more")
@@ -652,20 +603,3 @@ def _at_least_one(topk: int, batch_size: int) -> None:
 
 def _shape_of(inputs: Tensor) -> str:
     return f"{str(inputs.dtype).removeprefix('torch.')} {list(inputs.shape)}"
-
-
-def split_batch(
-    packed: NDArray[np.float32], shapes: Sequence[tuple[int, ...]]
-) -> list[NDArray[np.float32]]:
-    """Undo the packing of a batch's results into one array for one copy to the host.
-
-    Args:
-        packed: float32 [N, total].
-        shapes: Shape of each part for one picture.
-
-    Returns:
-        One array [N, *shape] for each part.
-    """
-    ends = np.cumsum([int(np.prod(shape)) for shape in shapes])
-    parts = np.split(packed, ends[:-1], axis=1)
-    return [part.reshape(len(packed), *shape) for part, shape in zip(parts, shapes, strict=True)]

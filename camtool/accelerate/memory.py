@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from contextlib import suppress
+from pathlib import Path
 
 KEPT = 1 << 30
 """Bytes: the feature maps of a few batches, which every batch frees and the next one needs."""
@@ -29,3 +31,22 @@ def keep_freed_memory() -> None:
         adjust(_M_ARENA_MAX, 1)
         any(adjust(_M_MMAP_THRESHOLD, size) for size in LARGE)
         adjust(_M_TRIM_THRESHOLD, KEPT)
+
+
+def spare_memory() -> int:
+    """Bytes of memory that are still to be had, as Linux tells; 0 where nothing tells.
+
+    The lesser of what the machine has and of what a container leaves (control groups, version 2).
+    """
+    told = []
+    with suppress(OSError, ValueError, IndexError):
+        about = Path("/proc/meminfo").read_text().partition("MemAvailable:")[2]
+        told.append(int(about.split()[0]) << 10)
+    with suppress(OSError, ValueError):
+        limits = (Path("/sys/fs/cgroup", name).read_text() for name in _LIMITS)
+        most, used = map(int, limits)
+        told.append(most - used)
+    return max(0, min(told, default=0))
+
+
+_LIMITS = ("memory.max", "memory.current")

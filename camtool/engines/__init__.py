@@ -26,6 +26,14 @@ def _threads(
     return ThreadEngine(model, request, Workers.for_folder(model.device, workers), warn)
 
 
+def _processes(
+    model: CamModel, request: Request, workers: int | None, warn: Callable[[str], None]
+) -> Engine:
+    from camtool.engines.processes import ProcessEngine
+
+    return ProcessEngine(model, request, workers, warn)
+
+
 def ray_at(address: str | None) -> Factory:
     """What makes the engine "ray", for the cluster at an address; see `RayEngine`."""
 
@@ -39,6 +47,6 @@ def ray_at(address: str | None) -> Factory:
     return make
 
 
-ENGINES: dict[str, Factory] = {"threads": _threads, "ray": ray_at(None)}
+ENGINES: dict[str, Factory] = {"threads": _threads, "processes": _processes, "ray": ray_at(None)}
 """From a name to what makes the engine, of a model, of what is asked of every picture, of the
 number of workers (None for what suits the machine), and of whom to tell what people should know."""

@@ -19,13 +19,12 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic
 
 from camtool.engines.engine import Failed, J, R, Request, Work, never
-from camtool.engines.order import in_order, unfinished
+from camtool.engines.order import from_unfinished, in_order
 from camtool.engines.steps import Steps, one_line
 from camtool.engines.threads import available_cores
 from camtool.engines.worker import AT_ONCE, Worker, versions_here
@@ -85,11 +84,9 @@ class RayEngine:
             EngineError: There is no cluster at the address, it has no place for an actor, or
                 none of its actors is left.
         """
-        chunks = Steps(self.model, self.request).chunks(jobs, stopping)
-        first = next(filter(unfinished, chunks), None)
-        if first is None:
+        chunks = from_unfinished(Steps(self.model, self.request).chunks(jobs, stopping))
+        if chunks is None:
             return
-        chunks = chain([first], chunks)
         with _connected(self.address, self.workers) as ray, self._actors(ray, work) as actors:
             yield from in_order(chunks, actors, WINDOW * actors.wanted)
 

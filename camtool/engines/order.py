@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
-from itertools import islice
+from collections.abc import Generator, Iterable, Iterator
+from itertools import chain, islice
 from typing import Protocol
 
 from camtool.engines.engine import J, Job, R
@@ -22,6 +22,12 @@ class Takers(Protocol[J, R]):
 def unfinished(chunk: Iterable[Job]) -> bool:
     """Whether a chunk holds a job that is to be done."""
     return any(job.shape is None for job in chunk)
+
+
+def from_unfinished(chunks: Iterator[list[J]]) -> Iterator[list[J]] | None:
+    """Chunks from the first on that holds a job to be done; None where all are finished."""
+    first = next(filter(unfinished, chunks), None)
+    return None if first is None else chain([first], chunks)
 
 
 def in_order(

@@ -12,12 +12,14 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Generic, TypeAlias
 
 import numpy as np
 import torch
 
+from camtool.accelerate.memory import spare_memory
 from camtool.engines.engine import Failed, J, R, Request, Shape, Work
 from camtool.errors import ModelError, TargetError
 from camtool.images import ImageError, display_name, read_image
@@ -32,7 +34,8 @@ if TYPE_CHECKING:
 
 BATCHES_IN_CHUNK = 4
 ORIGINALS = 1 << 30
-"""Bytes of original pictures on their way; one too large for its part is read again in the end."""
+"""Bytes of original pictures on their way; one too large for its part is read again in the end.
+Batches for a GPU are large, and so is the memory beside it: a quarter of that, if it is more."""
 
 
 @dataclass(frozen=True)
@@ -100,9 +103,15 @@ class Steps:
             # Decoders meet broken files with whatever they happen to raise.
             return Failed(display_name(job.source), f"can't be decoded ({one_line(error)})")
 
+    @cached_property
+    def _room(self) -> int:
+        """Bytes for original pictures on their way."""
+        large = self.model.device.type != "cpu"
+        return max(ORIGINALS, spare_memory() // 4) if large else ORIGINALS
+
     def _without_large(self, job: J, prepared: Prepared) -> Prepared:
         """Let go of an original that is too large to wait in memory and can be read again."""
-        fits = prepared.image.nbytes * self.waiting <= ORIGINALS
+        fits = prepared.image.nbytes * self.waiting <= self._room
         if fits or not _is_path(job.source) or self.model.network.channels != 3:
             return prepared
         return replace(prepared, image=np.empty((0, 0, 3), np.uint8))

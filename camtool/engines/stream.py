@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from camtool.engines.engine import Engine, Failed, J, Job, Request
 from camtool.engines.threads import FOR_A_FEW, ThreadEngine, Workers
@@ -33,8 +34,10 @@ class Pairs:
 
 def explain_jobs(engine: Engine, jobs: Iterable[J]) -> Generator[Pair[J], None, None]:
     """Each job with its explanation, or with why there is none, in the order given."""
-    for results in engine.run(jobs, Pairs()):
-        yield from results
+    # Closed with this one: some versions of Python keep what a closed generator held.
+    with closing(engine.run(jobs, Pairs())) as chunks:
+        for results in chunks:
+            yield from results
 
 
 def explain_stream(
@@ -67,5 +70,13 @@ def explain_stream(
     """
     request = Request(tuple(model.resolve(targets)), topk, batch_size, max_pixels, reduced)
     jobs = (Job(number, source) for number, source in enumerate(sources))
-    results = explain_jobs(ThreadEngine(model, request, workers), jobs)
-    return ((job.source, result) for job, result in results)
+    return explain_sources(ThreadEngine(model, request, workers), jobs)
+
+
+def explain_sources(
+    engine: Engine, jobs: Iterable[Job]
+) -> Generator[tuple[Any, Explanation | Failed], None, None]:
+    """Each job's source with its explanation, or with why there is none, in the order given."""
+    with closing(explain_jobs(engine, jobs)) as results:
+        for job, result in results:
+            yield job.source, result

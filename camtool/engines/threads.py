@@ -37,16 +37,17 @@ class Workers:
 
     @classmethod
     def for_folder(cls, device: torch.device, workers: int | None = None) -> Workers:
-        """One forward pass for each core on a CPU; one alone, fed by many readers, elsewhere.
+        """One forward pass for each core on a CPU; two, fed by many readers, elsewhere.
 
         On a CPU, passes that share no threads need no barriers, and were measured to be faster
-        than one pass on all cores.
+        than one pass on all cores. On other devices one makes results of its maps while the
+        other computes.
         """
         cores = available_cores()
         if device.type == "cpu":
             lanes = workers or cores
             return cls(lanes, lanes, lanes, 1)
-        return cls(workers or cores, 1, workers or max(2, cores // 2), 1)
+        return cls(workers or cores, 2, workers or max(2, cores // 2), 1)
 
     def quiet_torch(self) -> None:
         """Have torch use so many threads for what the present one asks of it."""

@@ -1,6 +1,6 @@
-"""What an actor of a cluster is: a model, loaded once, and threads that take whole chunks to it.
+"""What another process is: a model, loaded once, and threads that take whole chunks to it.
 
-A process that holds one is there within a second or two, for torch is imported by `load` alone: so
+One on a cluster is there within a second or two, for torch is imported by `load` alone: so
 it is soon known whether the cluster has a place for it.
 """
 
@@ -35,6 +35,7 @@ class Worker:
         work: Work[Any, Any],
         folder: str,
         versions: tuple[str, str],
+        threads: int | None = None,
     ) -> None:
         """Take what all chunks need.
 
@@ -44,6 +45,7 @@ class Worker:
             work: What is made of each.
             folder: In which the paths of pictures and results begin.
             versions: Of camtool and torch, where the run began.
+            threads: That read, and that write; None for one on a CPU, for all cores beside a GPU.
 
         Raises:
             EngineError: Other versions are here, whose results would be others.
@@ -60,11 +62,11 @@ class Worker:
         keep_freed_memory()
         chunk = request.batch_size * BATCHES_IN_CHUNK
         steps = Steps(model, request, self._warn, chunk * AT_ONCE * available_cores())
-        lanes = 1 if model.device.type == "cpu" else None
+        threads = threads or (1 if model.device.type == "cpu" else None)
         entered = ExitStack()
         entered.enter_context(model.running())
         self._pools: Pools[Any, Any] = entered.enter_context(
-            threads_of(steps, work, Workers.for_folder(model.device, lanes))
+            threads_of(steps, work, Workers.for_folder(model.device, threads))
         )
         self._entered = entered
         self._warnings: list[str] = []

@@ -27,9 +27,10 @@ from camtool.evaluate.predictions import Prediction
 from camtool.evaluate.sanity import rank_correlation
 from camtool.evaluate.ways import Way, at_size, seed_of
 from camtool.images import ImageError
-from camtool.model import CamModel, probabilities_of
+from camtool.model import CamModel
 from camtool.prepared import Prepared
 from camtool.regions.boxes import FloatMap
+from camtool.results import probabilities_of
 
 _EQUAL = 1e-5
 """Of a scaled map's range: what summing in another order leaves."""

@@ -13,7 +13,7 @@ from camtool.fit.sample import Sample
 from camtool.fit.solver import ROUGH, Examples, Layer, fitted_layer, right
 from camtool.fit.split import Kinds, first_share
 from camtool.folder.truth import wilson
-from camtool.model import probabilities_of
+from camtool.results import probabilities_of
 
 SHARES = (1 / 8, 1 / 4, 1 / 2)
 """Of the pictures that are fitted on, for the learning curve."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from camtool.engines.engine import Failed, Request
-from camtool.engines.stream import explain_jobs
+from camtool.engines.stream import explain_sources
 from camtool.engines.threads import ThreadEngine, Workers
 from camtool.folder.discovery import discover
 from camtool.images import MAX_PIXELS
@@ -35,4 +35,4 @@ def explain_folder(
     pictures = discover(source, recursive=recursive).pictures
     request = Request(indices, topk, batch_size or model.measured_batch_size(), max_pixels)
     engine = ThreadEngine(model, request, Workers.for_folder(model.device, workers))
-    return ((picture.source, result) for picture, result in explain_jobs(engine, pictures))
+    return explain_sources(engine, pictures)

@@ -318,7 +318,9 @@ def test_evaluate_makes_of_all_options_what_explain_makes(data, other, names, tm
             explained.append(archive["maps"][0])
     for path in kept:
         with np.load(path) as archive:
-            assert any(np.array_equal(archive["map"], one) for one in explained)
+            # Two commands use other numbers of torch's threads, and sum in another order.
+            heat = archive["map"]
+            assert any(np.allclose(heat, one, atol=1e-5 * np.ptp(heat)) for one in explained)
 
 
 @pytest.fixture
