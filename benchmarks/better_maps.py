@@ -189,7 +189,8 @@ class Models:
         prepared = [self.of(view).prepare(record.path) for record in records]
         if not view.flip:
             return prepared
-        mirrored: list[Any] = [np.ascontiguousarray(one.pixels[:, ::-1]) for one in prepared]
+        seen: list[Any] = [self.of(view).pixels_of(one) for one in prepared]
+        mirrored = [np.ascontiguousarray(one[:, ::-1]) for one in seen]
         return [replace(p, pixels=q) for p, q in zip(prepared, mirrored, strict=True)]
 
     def see(self, view: View, records: Sequence[Record]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
@@ -36,14 +36,16 @@ from camtool.images import (
     as_picture,
     display_name,
     enough,
+    geometry_of,
     prepare,
     read_image,
     read_pixels,
     read_reduced,
 )
+from camtool.images.resize import resizable, resized
 from camtool.methods import COMPLETE, STAGES, Settings, find_method, merged
 from camtool.networks import Network, Preprocessing, labels_for
-from camtool.prepared import Prepared, from_tensor, same_shape
+from camtool.prepared import Prepared, alike, from_tensor, same_shape
 from camtool.results import Found, Origin, explanations
 from camtool.targets import Choice, Target, Targets, choices_of, for_each, ranked
 
@@ -51,7 +53,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from camtool.engines.engine import Failed
-    from camtool.images import Pixels
+    from camtool.images import Geometry, Pixels
+    from camtool.images.geometry import Size
     from camtool.images.read import ImageSource
     from camtool.networks.load import Labels
 
@@ -261,30 +264,47 @@ class CamModel:
         Raises:
             ImageError: The picture can't be read.
         """
-        name, spec = display_name(source), self.preprocessing
-        seen = partial(prepare, spec=spec, fit=self.fit, stride=self.head.stride)
-        if self.network.channels != 3:
-            values = read_pixels(source, self.network.channels, max_pixels=max_pixels)
-            pixels, geometry = seen(values)  # type: ignore[type-var]
+        name, channels = display_name(source), self.network.channels
+        if channels != 3:
+            values = read_pixels(source, channels, max_pixels=max_pixels)
+            pixels, geometry = self._resized(values)
             return Prepared(name, as_picture(values), pixels, geometry)
-        if not reduced:
+        if reduced:
+            image, size = read_reduced(source, self._enough, max_pixels=max_pixels)
+        else:
             image = read_image(source, max_pixels=max_pixels)
-            return Prepared(name, image, *seen(image))
-        suffices = partial(enough, spec=spec, fit=self.fit, stride=self.head.stride)
-        image, size = read_reduced(source, suffices, max_pixels=max_pixels)
-        return Prepared(name, image, *seen(image, size=size))
+            size = image.shape[1], image.shape[0]
+        geometry = geometry_of(size, self.preprocessing, self.fit, self.head.stride)
+        if self.device.type == "cuda" and resizable(image, geometry, self.preprocessing):
+            return Prepared(name, image, None, geometry)
+        return Prepared(name, image, *self._resized(image, size=size))
+
+    def _resized(self, image: Any, size: Size | None = None) -> tuple[Any, Geometry]:
+        """`images.prepare` for this network."""
+        return prepare(image, self.preprocessing, self.fit, self.head.stride, size)
+
+    def _enough(self, size: Size) -> Size:
+        """`images.enough` for this network."""
+        return enough(size, self.preprocessing, self.fit, self.head.stride)
+
+    def pixels_of(self, item: Prepared) -> Pixels:
+        """A picture's pixels [h,w,C] as the network sees them, resized here if not yet."""
+        return self._resized(item.image)[0] if item.pixels is None else item.pixels
 
     def inputs(self, batch: Sequence[Prepared]) -> Tensor:
         """The normalised input [N,C,h,w] of pictures of one shape, float32, on the device."""
         mean, std = self._statistics
-        pixels = self._stacked([item.pixels for item in batch]).permute(0, 3, 1, 2)
+        pixels = self._stacked(batch).permute(0, 3, 1, 2)
         # Levels of 8 bits lie in 0..1 for the mean's sake; other numbers are taken as they are.
         values = pixels.float().div(255) if pixels.dtype == torch.uint8 else pixels
         inputs = values.sub(mean).div(std)
         return inputs.contiguous() if self._given else inputs
 
-    def _stacked(self, pixels: Sequence[Pixels]) -> Tensor:
-        """Arrays of one shape as one tensor on the device."""
+    def _stacked(self, batch: Sequence[Prepared]) -> Tensor:
+        """Pixels [N,h,w,C] of pictures of one shape, on the device."""
+        pixels = alike([item.pixels for item in batch if item.pixels is not None])
+        if len(pixels) < len(batch):
+            return torch.stack([self._on_device(item) for item in batch])
         if self.device.type != "cuda":
             return torch.from_numpy(np.stack(pixels)).to(self.device)
         kind = torch.from_numpy(pixels[0]).dtype
@@ -292,6 +312,14 @@ class CamModel:
         staged = torch.empty((len(pixels), *pixels[0].shape), dtype=kind, pin_memory=True)
         np.stack(pixels, out=staged.numpy())
         return staged.to(self.device, non_blocking=True)
+
+    def _on_device(self, item: Prepared) -> Tensor:
+        """Pixels [h,w,3] of one picture, resized where the network is if they are not yet."""
+        given = item.image if item.pixels is None else item.pixels
+        moved = torch.from_numpy(given).pin_memory().to(self.device, non_blocking=True)
+        if item.pixels is not None:
+            return moved
+        return resized(moved, item.geometry, self.preprocessing)
 
     @cached_property
     def _statistics(self) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,13 +25,13 @@ class Prepared:
     Attributes:
         name: What it is called.
         image: uint8 [H,W,3], the original; smaller where a large one was read reduced.
-        pixels: [h,w,C], resized to the network's input.
+        pixels: [h,w,C], resized to the network's input; None where that is left to the device.
         geometry: How the second lies on the first.
     """
 
     name: str
     image: NDArray[np.uint8]
-    pixels: Pixels
+    pixels: Pixels | None
     geometry: Geometry
 
 
@@ -50,6 +50,14 @@ def from_tensor(name: str, values: Tensor) -> Prepared:
     return Prepared(
         name, pixels, pixels, Geometry("whole", (width, height), extent, pixels.shape[:2])
     )
+
+
+def alike(pixels: Sequence[Pixels]) -> list[Pixels]:
+    """Pixels of one kind: where some are levels and others are not, levels as parts of 255."""
+    if len({one.dtype for one in pixels}) <= 1:
+        return [*pixels]
+    parts: list[Any] = [one / np.float32(255) if one.dtype == np.uint8 else one for one in pixels]
+    return parts
 
 
 def same_shape(

@@ -15,9 +15,11 @@ from typer.testing import CliRunner
 
 import camtool
 from camtool.cli import app
+from camtool.engines import steps
 from camtool.engines.engine import Job, Request
 from camtool.engines.stream import explain_jobs
 from camtool.engines.threads import ThreadEngine, Workers
+from camtool.images import FITS
 from camtool.methods import METHODS
 
 DEVICE = "cuda"
@@ -60,6 +62,30 @@ def test_every_shape_gives_what_the_cpu_gives(shape):
     assert found.exact
     assert found.overlay().size == shape
     assert CUDNN.conv.fp32_precision == before
+
+
+@pytest.mark.parametrize("fit", FITS)
+def test_pictures_are_resized_there_as_pillow_resizes_them(fit):
+    gpu, cpu = pair("squeezenet1_1", fit=fit)
+    for shape in SHAPES:
+        ours, theirs = (model.prepare(picture(*shape)) for model in (gpu, cpu))
+        assert ours.pixels is None
+        np.testing.assert_array_equal(gpu._stacked([ours])[0].cpu().numpy(), theirs.pixels)
+        agree(gpu.explain(picture(*shape), 3), cpu.explain(picture(*shape), 3))
+
+
+def test_originals_that_do_not_wait_in_memory_change_nothing(
+    make_pictures, tiny, monkeypatch, tmp_path
+):
+    model = camtool.load(tiny, device=DEVICE)
+    folder = make_pictures(tmp_path / "photos", 20)
+    expected = [found for _, found in model.explain_folder(folder, batch_size=4)]
+    monkeypatch.setattr(steps, "ORIGINALS", 0)
+    monkeypatch.setattr(steps, "spare_memory", lambda: 0)
+    found = [found for _, found in model.explain_folder(folder, batch_size=4)]
+    for one, other in zip(found, expected, strict=True):
+        agree(one, other, close=1e-6)
+        np.testing.assert_array_equal(one.image, other.image)
 
 
 @pytest.mark.parametrize("name", ["squeezenet1_1", "mobilenet_v3_small", "convnext_tiny"])

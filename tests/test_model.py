@@ -347,6 +347,23 @@ def test_a_module_on_the_gpu_stays_there() -> None:
     assert module.fc.weight.is_cuda
 
 
+def test_levels_and_other_numbers_in_one_batch() -> None:
+    class Bands(Brightness):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Conv2d(2, 3, 1)
+
+        def forward(self, x):
+            return super().forward(self.first(x))
+
+    spec = camtool.Preprocessing(size=SIZE, mean=(0.5,) * 2, std=(0.25,) * 2)
+    model = camtool.load(Bands(), device="cpu", preprocessing=spec)
+    levels = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 2), np.uint8)
+    parts = levels.astype(np.float32) / 255
+    for found in model.explain_batch([levels, parts]):
+        np.testing.assert_allclose(found.logits, model.explain(levels, 0).logits, atol=1e-5)
+
+
 def test_targets_may_differ_from_picture_to_picture(resnet) -> None:
     pictures = [_picture(120, 90, seed) for seed in range(5)]
     targets = [3, "tabby", ["goldfish", 7], None, ("tabby", "goldfish")]

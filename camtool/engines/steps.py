@@ -114,7 +114,8 @@ class Steps:
         fits = prepared.image.nbytes * self.waiting <= self._room
         if fits or not _is_path(job.source) or self.model.network.channels != 3:
             return prepared
-        return replace(prepared, image=np.empty((0, 0, 3), np.uint8))
+        pixels, nothing = self.model.pixels_of(prepared), np.empty((0, 0, 3), np.uint8)
+        return replace(prepared, pixels=pixels, image=nothing)
 
     def batches(self, chunk: Sequence[J], found: Found[J]) -> list[list[J]]:
         """The batches of a chunk that hold an unfinished picture.

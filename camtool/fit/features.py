@@ -88,8 +88,9 @@ class View(Job):
         if self.key[1]:
             seen = model.prepare(changed(whole.image, *self.key))
             whole = replace(seen, name=whole.name)
-        small = cv2.resize(whole.pixels, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
-        return replace(whole, image=np.asarray(small, np.uint8))
+        pixels = model.pixels_of(whole)
+        small = cv2.resize(pixels, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+        return replace(whole, pixels=pixels, image=np.asarray(small, np.uint8))
 
 
 def changed(image: NDArray[np.uint8], digest: bytes, view: int) -> NDArray[np.uint8]:

@@ -150,6 +150,13 @@ def _centre(size: tuple[int, int], spec: Expected) -> tuple[tuple[int, int], tup
     return resized, (round((resized[0] - spec.size) / 2), round((resized[1] - spec.size) / 2))
 
 
+def resized_whole(geometry: Geometry, spec: Expected) -> tuple[Size, Size]:
+    """(W, H) to which all of a picture is resized, and (left, top) of the input in that."""
+    if geometry.fit == "crop":
+        return _centre(geometry.size, spec)
+    return geometry.input[::-1], (0, 0)
+
+
 def enough(size: Size, spec: Expected, fit: Fit, stride: int = 32) -> Size:
     """(width, height) at which a picture of `size` (W, H) is still as good as whole.
 
