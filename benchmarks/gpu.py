@@ -1,17 +1,17 @@
 """What a GPU is used for: forward passes, maps, and folders, as ratios in one run.
 
 Usage: python benchmarks/gpu.py PHOTOS [--networks resnet50 efficientnet_lite0] [--dtypes ...]
-                                [--pictures 6000] [--parts network folder]
+                                [--pictures 8000] [--parts network folder]
 
 PHOTOS are repeated by links until there are enough. ResNet-50 has seeded random weights, the
 embedded network its own. Two tables for each network and number format:
 
 * the network: the plain forward pass on inputs that lie on the GPU already, and what camtool adds
-  to it, up to explanations of pictures that are decoded and resized already;
+  to it, up to explanations of pictures that are decoded already;
 * the folder: pictures read by one process a core and nothing else, and the whole run, which reads,
-  explains, paints and writes, by threads and by processes; beside them the loop of torchvision's
-  documentation, which only classifies. Rates are those after the first results, for a run of
-  minutes begins with seconds in which processes start.
+  explains, paints, writes and makes a report, by threads and by processes; beside them the loop of
+  torchvision's documentation, which only classifies. Rates are those of the last three quarters,
+  for a run of minutes begins with seconds in which processes start.
 
 `--device cpu` runs the same on a machine without a GPU, to see that it runs.
 """
@@ -24,8 +24,8 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -35,9 +35,7 @@ import torch
 import camtool
 from camtool.accelerate.memory import keep_freed_memory
 from camtool.engines import ENGINES
-from camtool.engines.engine import Job, Request
-from camtool.engines.stream import explain_jobs
-from camtool.engines.threads import available_cores
+from camtool.engines.threads import Workers, available_cores
 from camtool.folder.run import FolderRun, Plan
 from camtool.images import read_image
 from camtool.model import CamModel
@@ -46,21 +44,10 @@ from camtool.views.overlay import Look
 from camtool.views.save import Views
 from folder import Photos, bare, repeated
 
-SECONDS = 1.5
+SECONDS = 1.0
 """That each figure of the network is taken over."""
 STREAMED = 40
 """Batches of decoded pictures."""
-
-
-@dataclass(frozen=True, slots=True)
-class Decoded(Job):
-    """A picture that is decoded and resized already."""
-
-    ready: Prepared | None = None
-
-    def prepared(self, model: CamModel, request: Request) -> Prepared:
-        assert self.ready is not None
-        return self.ready
 
 
 def wait(device: torch.device) -> None:
@@ -92,10 +79,35 @@ def streamed(items: Iterable[object], chunk: int) -> float:
     return count / (time.perf_counter() - start)
 
 
+class Table:
+    """Rates as ratios to the first one, printed one by one."""
+
+    def __init__(self, title: str) -> None:
+        self.first = 0.0
+        print(f"\n{title}\n\n| | pictures/s | × the first |\n|---|---:|---:|", flush=True)
+
+    def add(self, name: str, each: float) -> None:
+        self.first = self.first or each
+        print(f"| {name} | {each:,.0f} | {each / self.first:.2f} |", flush=True)
+
+
+def lanes_rate(model: CamModel, items: list[Prepared], batch: int) -> float:
+    """Of batches of pictures through as many lanes as a run of threads has."""
+    batches = [
+        [items[(start + n) % len(items)] for n in range(batch)]
+        for start in range(0, STREAMED * batch, batch)
+    ]
+    lanes = Workers.for_folder(model.device).lanes
+    with ThreadPoolExecutor(lanes) as pool:
+        done = pool.map(lambda some: model.explain_indices(some, None, 1), batches)
+        return streamed((each for results in done for each in results), batch * 4)
+
+
 def network_table(model: CamModel, photos: list[Path]) -> None:
     """The forward pass, and what is added to it."""
     device, batch = model.device, model.measured_batch_size()
-    pictures = [model.prepare(path) for path in photos]
+    pictures = [model.prepare(path) for path in photos[: 2 * batch]]
+    pictures = [one for one in pictures if one.geometry.input == pictures[0].geometry.input]
     some = [pictures[number % len(pictures)] for number in range(batch)]
     inputs = model.inputs(some)
 
@@ -104,35 +116,22 @@ def network_table(model: CamModel, photos: list[Path]) -> None:
         chosen = forward.logits.topk(1).indices
         return model._evidence([forward], chosen)
 
-    def plain() -> object:
-        return model._body(inputs.to(model.dtype))
-
-    def stream() -> Iterator[object]:
-        engine = ENGINES["threads"](model, Request(batch_size=batch), None, print)
-        jobs = (
-            Decoded(number, b"", ready=pictures[number % len(pictures)])
-            for number in range(STREAMED * batch)
-        )
-        return explain_jobs(engine, jobs)
-
+    table = Table(f"batches of {batch}")
     with torch.no_grad(), model.running():
-        reference = rate(plain, batch, device)
-        rows = {
-            "plain forward": reference,
-            "camtool's forward": rate(lambda: model.forwards(inputs), batch, device),
-            "with the maps of the best class": rate(maps, batch, device),
-            "with explanations, inputs on the device": rate(
-                lambda: model._explain(inputs, some, None, 1), batch, device
-            ),
-        }
-    rows["from decoded pictures to explanations"] = streamed(stream(), batch * 8)
-    print_table(f"batches of {batch}", rows, reference)
+        plain = rate(lambda: model._body(inputs.to(model.dtype)), batch, device)
+        table.add("plain forward", plain)
+        table.add("camtool's forward", rate(lambda: model.forwards(inputs), batch, device))
+        table.add("with the maps of the best class", rate(maps, batch, device))
+        resized = [replace(one, pixels=model.pixels_of(one)) for one in pictures]
+        table.add("from decoded and resized pictures", lanes_rate(model, resized, batch))
+        table.add("from decoded pictures", lanes_rate(model, pictures, batch))
 
 
 @dataclass
 class Clock:
     """When a run's pictures were done."""
 
+    begun: float = field(default_factory=time.perf_counter)
     counts: list[tuple[int, float]] = field(default_factory=list)
 
     def note(self, done: int) -> None:
@@ -140,13 +139,19 @@ class Clock:
 
     @property
     def rate(self) -> float:
-        """Pictures a second between the first results and the last."""
-        (first, begun), (last, ended) = self.counts[0], self.counts[-1]
+        """Pictures a second of the last three quarters: by then all processes are at work."""
+        last, ended = self.counts[-1]
+        first, begun = next(pair for pair in self.counts if 4 * pair[0] >= last)
         return (last - first) / (ended - begun) if ended > begun else float("nan")
 
+    @property
+    def start(self) -> float:
+        """Seconds until the first results."""
+        return self.counts[0][1] - self.begun
 
-def folder_rate(model: CamModel, source: Path, engine: str, batch: int, views: Views) -> float:
-    """Of a whole run with a report."""
+
+def folder_run(model: CamModel, source: Path, engine: str, batch: int, views: Views) -> Clock:
+    """A whole run with a report."""
     clock = Clock()
     with tempfile.TemporaryDirectory() as output:
         plan = Plan(str(source), Path(output) / "out", views, batch_size=batch)
@@ -154,7 +159,7 @@ def folder_rate(model: CamModel, source: Path, engine: str, batch: int, views: V
         summary = run.run()
         if summary.done != summary.total:
             raise RuntimeError(f"{summary.failed} pictures failed; {summary.stopped}")
-    return clock.rate
+    return clock
 
 
 def read(path: str) -> int:
@@ -194,27 +199,18 @@ def folder_table(
     model: CamModel, name: str, source: Path, engines: list[str], batch: int | None
 ) -> None:
     """Reading alone, and whole runs."""
-    size = batch or min(64, model.measured_batch_size())
-    reference = reading_rate([str(path) for path in sorted(source.iterdir())])
+    size = batch or min(32, model.measured_batch_size())
     overlays = Views(("overlay",), Look(), boxes=False, picture=".jpg")
-    rows = {
-        "reading alone": reference,
-        "torchvision's loop, classifying only": documented_rate(
-            name, model.dtype, source, model.device
-        ),
-    }
+    table = Table(f"whole folder, batches of {size}, {available_cores()} cores")
+    table.add("reading alone", reading_rate([str(path) for path in sorted(source.iterdir())]))
     for engine in engines:
-        rows[f"{engine}, nothing saved"] = folder_rate(
-            model, source, engine, size, Views((), Look())
-        )
-        rows[f"{engine}, overlays"] = folder_rate(model, source, engine, size, overlays)
-    print_table(f"whole folder, batches of {size}, {available_cores()} cores", rows, reference)
-
-
-def print_table(title: str, rows: dict[str, float], reference: float) -> None:
-    print(f"\n{title}\n\n| | pictures/s | × the first |\n|---|---:|---:|")
-    for name, each in rows.items():
-        print(f"| {name} | {each:,.0f} | {each / reference:.2f} |", flush=True)
+        clock = folder_run(model, source, engine, size, overlays)
+        row = f"{engine}, overlays and report, first after {clock.start:.0f} s"
+        table.add(row, clock.rate)
+    table.add(
+        "torchvision's loop, classifying only",
+        documented_rate(name, model.dtype, source, model.device),
+    )
 
 
 def named(device: torch.device) -> str:
@@ -235,7 +231,7 @@ def main() -> None:
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
     parser.add_argument("--parts", nargs="+", default=["network", "folder"])
     parser.add_argument("--engines", nargs="+", default=["threads", "processes"])
-    parser.add_argument("--pictures", type=int, default=6000)
+    parser.add_argument("--pictures", type=int, default=8000)
     parser.add_argument("--batch", type=int, help="of the folder's runs")
     parser.add_argument("--device", default="cuda")
     arguments = parser.parse_args()

@@ -307,7 +307,7 @@ class CamModel:
             return torch.stack([self._on_device(item) for item in batch])
         if self.device.type != "cuda":
             return torch.from_numpy(np.stack(pixels)).to(self.device)
-        kind = torch.from_numpy(pixels[0]).dtype
+        kind = torch.uint8 if pixels[0].dtype == np.uint8 else torch.float32
         # From pinned memory the copy runs by itself, while this thread goes on.
         staged = torch.empty((len(pixels), *pixels[0].shape), dtype=kind, pin_memory=True)
         np.stack(pixels, out=staged.numpy())
@@ -315,7 +315,7 @@ class CamModel:
 
     def _on_device(self, item: Prepared) -> Tensor:
         """Pixels [h,w,3] of one picture, resized where the network is if they are not yet."""
-        given = item.image if item.pixels is None else item.pixels
+        given = np.require(item.image if item.pixels is None else item.pixels, None, "W")
         moved = torch.from_numpy(given).pin_memory().to(self.device, non_blocking=True)
         if item.pixels is not None:
             return moved

@@ -229,13 +229,14 @@ def test_evaluation_gives_what_it_gives_on_a_cpu(make_pictures, tiny, tmp_path):
     for device in (DEVICE, "cpu"):
         words = ["evaluate", tmp_path, "--format", "csv", "--images", folder, "--json"]
         words += ["-m", tiny, "--device", device, "--method", "cam,gradcam", "--limit", "6"]
-        words += ["--metrics", "faithfulness,sanity"]
+        # Deletion takes pixels away in the order of a map, and rounding decides among equal ones.
+        words += ["--metrics", "localization,sanity"]
         done = CliRunner().invoke(app, [os.fspath(word) for word in words])
         assert done.exit_code == 0, done.output
         said.append(json.loads(done.stdout))
     ours, theirs = (list(numbers_in(each)) for each in said)
     assert len(ours) == len(theirs) > 10
-    np.testing.assert_allclose(ours, theirs, atol=2e-2)
+    np.testing.assert_allclose(ours, theirs, atol=1e-2)
 
 
 def numbers_in(value):

@@ -78,7 +78,7 @@ def batch(
     workers: common.Workers = None,
     engine: Annotated[
         str, typer.Option("--engine", metavar=f"<{'|'.join(ENGINES)}>", help="How work is divided.")
-    ] = "threads",
+    ] = "auto",
     ray_address: Annotated[
         str | None,
         typer.Option(

@@ -18,6 +18,14 @@ if TYPE_CHECKING:
     ]
 
 
+def _auto(
+    model: CamModel, request: Request, workers: int | None, warn: Callable[[str], None]
+) -> Engine:
+    from camtool.engines.processes import AutoEngine
+
+    return AutoEngine(model, request, workers, warn)
+
+
 def _threads(
     model: CamModel, request: Request, workers: int | None, warn: Callable[[str], None]
 ) -> Engine:
@@ -47,6 +55,11 @@ def ray_at(address: str | None) -> Factory:
     return make
 
 
-ENGINES: dict[str, Factory] = {"threads": _threads, "processes": _processes, "ray": ray_at(None)}
+ENGINES: dict[str, Factory] = {
+    "auto": _auto,
+    "threads": _threads,
+    "processes": _processes,
+    "ray": ray_at(None),
+}
 """From a name to what makes the engine, of a model, of what is asked of every picture, of the
 number of workers (None for what suits the machine), and of whom to tell what people should know."""

@@ -16,19 +16,20 @@ import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import chain, islice
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic
 
 import torch
 
-from camtool.engines.engine import J, R, Request, Work, never
+from camtool.engines.engine import Engine, J, R, Request, Work, never
 from camtool.engines.order import from_unfinished, in_order
 from camtool.engines.steps import Steps, one_line
-from camtool.engines.threads import available_cores
+from camtool.engines.threads import ThreadEngine, Workers, available_cores
 from camtool.engines.worker import Worker, versions_here
 from camtool.errors import EngineError
 
@@ -38,6 +39,12 @@ if TYPE_CHECKING:
 CONTEXT = 1 << 30
 """Bytes of a GPU's memory that a process takes before it holds anything: CUDA's context, the code
 of the kernels and cuDNN's workspaces."""
+
+FEW = 2000
+"""Pictures that threads have explained before processes have begun."""
+
+CORES = 4
+"""With fewer, threads keep them as busy."""
 
 WINDOW = 3
 """Chunks for each process between those whose results come next and the latest given out."""
@@ -105,6 +112,47 @@ class ProcessEngine:
             yield _Processes(pool, self.warn)
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+@dataclass(frozen=True)
+class AutoEngine:
+    """Processes where a GPU has much to do; threads on a CPU, which they use as well, and for few.
+
+    Attributes:
+        model: The model.
+        request: What is asked of every picture.
+        workers: Threads of each kind, or processes; None for as many as suit the machine.
+        warn: Told what people should know, each thing once.
+    """
+
+    model: CamModel
+    request: Request
+    workers: int | None = None
+    warn: Callable[[str], None] = print
+
+    def run(
+        self, jobs: Iterable[J], work: Work[J, R], stopping: Callable[[], bool] = never
+    ) -> Generator[list[R], None, None]:
+        """Explain pictures; see `Engine.run`."""
+        remaining = iter(jobs)
+        first = [*islice(remaining, FEW)] if self.model.device.type == "cuda" else []
+        with closing(self._suited(len(first)).run(chain(first, remaining), work, stopping)) as run:
+            yield from run
+
+    def _suited(self, pictures: int) -> Engine:
+        if pictures < FEW or available_cores() < CORES or not _can_be_sent(self.model):
+            workers = Workers.for_folder(self.model.device, self.workers)
+            return ThreadEngine(self.model, self.request, workers, self.warn)
+        return ProcessEngine(self.model, self.request, self.workers, self.warn)
+
+
+def _can_be_sent(model: CamModel) -> bool:
+    """Whether a model can be sent to other processes: a network may hold what can't."""
+    try:
+        pickle.dumps(model)
+    except Exception:
+        return False
+    return True
 
 
 @dataclass(eq=False)

@@ -81,7 +81,7 @@ def resized(pixels: Tensor, geometry: Geometry, spec: Expected) -> Tensor:
 
     Returns:
         uint8 [h,w,3] on the same device, equal to what `prepare` makes of the picture: weights are
-        whole numbers and so are sums, which float64 holds exactly whatever their order.
+        multiples of 2^-`BITS`, and so are sums, which float64 holds exactly in whatever order.
     """
     size, corner = resized_whole(geometry, spec)
     return _resized(pixels, size, corner, geometry.input[::-1], spec.interpolation)
@@ -94,23 +94,28 @@ def _resized(pixels: Tensor, size: Size, corner: Size, cut: Size, kind: str) -> 
         _weights_on(cells, samples, slice(start, start + kept), kind, pixels.device)
         for cells, samples, start, kept in zip((width, height), size, corner, cut, strict=True)
     )
-    levels = pixels.permute(2, 0, 1).double()
-    if _rows_first((width, height), size):
-        levels = _levels(_levels(down @ levels) @ across.T)
-    else:
-        levels = _levels(down @ _levels(levels @ across.T))
-    return levels.byte().permute(1, 2, 0)
+    half = _half(pixels.device)
+
+    def narrower(levels: Tensor) -> Tensor:
+        return torch.baddbmm(half, levels, across.T.expand(3, -1, -1)).clamp_(0, 255).floor_()
+
+    def lower(levels: Tensor) -> Tensor:
+        return torch.baddbmm(half, down.expand(3, -1, -1), levels).clamp_(0, 255).floor_()
+
+    first, second = (narrower, lower)[:: -1 if _rows_first((width, height), size) else 1]
+    return second(first(pixels.permute(2, 0, 1).double())).byte().permute(1, 2, 0)
+
+
+@lru_cache(maxsize=8)
+def _half(device: torch.device) -> Tensor:
+    """What turns cutting off into rounding."""
+    return torch.full((1, 1, 1), 0.5, dtype=torch.float64, device=device)
 
 
 def _rows_first(size: Size, onto: Size) -> bool:
     """Whether Pillow makes fewer rows before it makes fewer columns; each is rounded to levels."""
     fewer_columns, fewer_rows = size[0] - onto[0], size[1] - onto[1]
     return _SINCE_13 and fewer_rows > max(0, 2 * fewer_columns)
-
-
-def _levels(sums: Tensor) -> Tensor:
-    """Weighted sums as levels: rounded as Pillow rounds them, after each of the two products."""
-    return sums.add_(1 << (BITS - 1)).div_(1 << BITS).floor_().clamp_(0, 255)
 
 
 def _weights_on(cells: int, samples: int, kept: slice, kind: str, device: torch.device) -> Tensor:
@@ -128,7 +133,7 @@ def _kept_on(
 
 
 def weights(cells: int, samples: int, kind: str) -> Values:
-    """What each of the samples takes of each cell of a row, in parts of 2^`BITS`.
+    """What each of the samples takes of each cell of a row.
 
     Args:
         cells: Of the row.
@@ -136,7 +141,7 @@ def weights(cells: int, samples: int, kind: str) -> Values:
         kind: Of the filter, widened where there are fewer samples than cells.
 
     Returns:
-        float64 [samples, cells], whole numbers.
+        float64 [samples, cells], rounded as Pillow rounds them, to parts of 2^`BITS`.
     """
     scale = cells / samples
     wider = max(scale, 1.0)
@@ -149,7 +154,7 @@ def weights(cells: int, samples: int, kind: str) -> Values:
     values = kernel((places - centres[:, None] + 0.5) / wider)
     values[places >= last[:, None]] = 0
     values /= values.sum(1, keepdims=True)
-    whole = np.trunc(values * (1 << BITS) + np.copysign(0.5, values))
     matrix = np.zeros((samples, cells + places.shape[1]))
-    np.put_along_axis(matrix, places, whole, 1)
+    parts = np.trunc(values * (1 << BITS) + np.copysign(0.5, values))
+    np.put_along_axis(matrix, places, parts / (1 << BITS), 1)
     return np.ascontiguousarray(matrix[:, :cells])

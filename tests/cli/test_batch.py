@@ -218,14 +218,14 @@ def test_the_number_of_workers(photos, output, monkeypatch, option):
         asked.append((workers, request.batch_size))
         return threads(model, request, workers, warn)
 
-    monkeypatch.setitem(ENGINES, "threads", noted)
+    monkeypatch.setitem(ENGINES, "auto", noted)
     batch(photos, output, "--save", "none", "--no-report", option, "3", "-b", "5")
     assert asked == [(3, 5)]
 
 
 def test_help_lists_the_choices():
     shown = CliRunner().invoke(app, ["batch", "--help"], env={"COLUMNS": "200"}).output
-    for choices in ("jpg|png|webp", "parquet|csv|jsonl", "--engine <threads|ray>"):
+    for choices in ("jpg|png|webp", "parquet|csv|jsonl", "--engine <auto|threads|processes|ray>"):
         assert choices in shown
 
 

@@ -108,7 +108,7 @@ def test_an_engine_that_can_not_go_on_stops_the_run(source, batch, tree, monkeyp
 def test_an_unknown_engine_is_wrong_usage(source, batch, tmp_path):
     result = batch(source, tmp_path / "out", "--engine", "steam")
     assert result.exit_code == 2
-    assert "--engine takes threads" in result.output
+    assert "--engine takes auto, threads, processes" in result.output
     assert not (tmp_path / "out").exists()
 
 

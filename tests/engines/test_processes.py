@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import torch
 
 import camtool
 from camtool.engines import processes
@@ -113,6 +114,50 @@ def test_where_all_is_finished_no_process_is_begun(tiny, monkeypatch):
     monkeypatch.setattr(processes, "ProcessPoolExecutor", None)
     engine = ProcessEngine(camtool.load(tiny, device="cpu"), Request())
     assert list(engine.run([Job(n, "x.jpg", shape=(64, 64)) for n in range(99)], Pairs())) == []
+
+
+class Chosen:
+    """An engine that says of itself that it was taken."""
+
+    def __init__(self, *_arguments):
+        pass
+
+    def run(self, jobs, _work, _stopping):
+        yield [type(self).__name__, sum(1 for _ in jobs)]
+
+
+class Threads(Chosen):
+    pass
+
+
+class Processes(Chosen):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("device", "pictures", "cores", "sendable", "expected"),
+    [
+        ("cpu", 10, 8, True, "Threads"),
+        ("cuda", 9, 8, True, "Threads"),
+        ("cuda", 10, 3, True, "Threads"),
+        ("cuda", 10, 8, False, "Threads"),
+        ("cuda", 10, 8, True, "Processes"),
+        ("cuda", 25, 8, True, "Processes"),
+    ],
+)
+def test_what_divides_the_work_where_nobody_says(
+    device, pictures, cores, sendable, expected, tiny, monkeypatch
+):
+    monkeypatch.setattr(processes, "FEW", 10)
+    monkeypatch.setattr(processes, "available_cores", lambda: cores)
+    monkeypatch.setattr(processes, "ThreadEngine", Threads)
+    monkeypatch.setattr(processes, "ProcessEngine", Processes)
+    model = camtool.load(tiny, device="cpu")
+    model.device = torch.device(device)
+    if not sendable:
+        vars(model.network.module)["lock"] = threading.Lock()
+    jobs = (Job(number, "x.jpg") for number in range(pictures))
+    assert list(processes.AutoEngine(model, Request()).run(jobs, Pairs())) == [[expected, pictures]]
 
 
 @pytest.mark.slow
