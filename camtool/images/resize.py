@@ -129,11 +129,15 @@ def _weights_on(cells: int, samples: int, kept: slice, kind: str, device: torch.
 def _kept_on(
     cells: int, samples: int, start: int, stop: int, kind: str, device: torch.device
 ) -> Tensor:
-    return torch.from_numpy(weights(cells, samples, kind)[start:stop]).to(device)
+    both = torch.from_numpy(np.stack(weights(cells, samples, kind))[:, start:stop])
+    # Copied without waiting for what the device has still to do; the zeros are made there.
+    moved = (both.pin_memory() if device.type == "cuda" else both).to(device, non_blocking=True)
+    matrix = torch.zeros(stop - start, cells, dtype=torch.float64, device=device)
+    return matrix.scatter_add_(1, moved[0].long(), moved[1])
 
 
-def weights(cells: int, samples: int, kind: str) -> Values:
-    """What each of the samples takes of each cell of a row.
+def weights(cells: int, samples: int, kind: str) -> tuple[Values, Values]:
+    """What each of the samples takes of the cells of a row.
 
     Args:
         cells: Of the row.
@@ -141,20 +145,19 @@ def weights(cells: int, samples: int, kind: str) -> Values:
         kind: Of the filter, widened where there are fewer samples than cells.
 
     Returns:
-        float64 [samples, cells], rounded as Pillow rounds them, to parts of 2^`BITS`.
+        float64 [samples, k] which cells, and [samples, k] how much of each, rounded as Pillow
+        rounds it, to parts of 2^`BITS`; of cells that are named too often nothing.
     """
     scale = cells / samples
     wider = max(scale, 1.0)
     half, kernel = _FILTERS[kind]
     support = half * wider
-    centres = (np.arange(samples) + 0.5) * scale
+    centres = ((np.arange(samples) + 0.5) * scale)[:, None]
     first = np.maximum((centres - support + 0.5).astype(int), 0)
     last = np.minimum((centres + support + 0.5).astype(int), cells)
-    places = first[:, None] + np.arange(math.ceil(support) * 2 + 1)
-    values = kernel((places - centres[:, None] + 0.5) / wider)
-    values[places >= last[:, None]] = 0
+    places = first + np.arange(math.ceil(support) * 2 + 1.0)
+    values = kernel((places - centres + 0.5) / wider)
+    values[places >= last] = 0
     values /= values.sum(1, keepdims=True)
-    matrix = np.zeros((samples, cells + places.shape[1]))
-    parts = np.trunc(values * (1 << BITS) + np.copysign(0.5, values))
-    np.put_along_axis(matrix, places, parts / (1 << BITS), 1)
-    return np.ascontiguousarray(matrix[:, :cells])
+    parts = np.trunc(values * (1 << BITS) + np.copysign(0.5, values)) / (1 << BITS)
+    return np.minimum(places, cells - 1), parts
