@@ -51,13 +51,14 @@ def randomise(module: nn.Module, seed: int = 0) -> Iterator[float]:
 
 
 def _reset(layer: nn.Module) -> None:
+    # Drawn on the CPU, so that every device has the same.
+    device = next(layer.parameters()).device
     if callable(getattr(layer, "reset_parameters", None)):
-        layer.reset_parameters()  # type: ignore[operator]
+        layer.cpu().reset_parameters()  # type: ignore[operator]
+        layer.to(device)
         return
     for parameter in layer.parameters(recurse=False):
-        # Drawn on the CPU, so that every device has the same.
-        drawn = torch.randn(parameter.shape) * _DEVIATION
-        parameter.copy_(drawn)
+        parameter.copy_(torch.randn(parameter.shape) * _DEVIATION)
 
 
 def rank_correlation(one: npt.ArrayLike, other: npt.ArrayLike) -> float:
