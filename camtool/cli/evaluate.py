@@ -215,6 +215,7 @@ def _compare(
                 threshold=threshold,
                 batch_size=batch_size,
                 workers=workers,
+                processes=True,
                 max_pixels=max_pixels,
                 progress=progress,
             )
