@@ -127,9 +127,14 @@ def _processes(tool: object, count: int) -> ProcessPoolExecutor | None:
 
 
 def _end(pool: Executor) -> None:
-    """End processes in the middle of their work; threads can't be."""
-    for process in list((getattr(pool, "_processes", None) or {}).values()):
+    """Begin nothing more, and end processes in the middle of their work; threads can't be."""
+    processes = list((getattr(pool, "_processes", None) or {}).values())
+    # First, or the pool would take the end of the processes for a crash while it tells them to go.
+    pool.shutdown(wait=False, cancel_futures=True)
+    for process in processes:
         process.terminate()
+    for process in processes:
+        process.join()
 
 
 @contextmanager
