@@ -404,10 +404,10 @@ class CamModel:
                 versus = torch.full_like(chosen, -1)
             else:
                 chosen, versus = ranked(choices, logits)
-            found, steps = self._evidence(forwards, chosen)
+            found, steps = self.evidence(forwards, chosen)
             if choices is not None and bool((versus >= 0).any()):
                 there = (versus >= 0).float()
-                against, _ = self._evidence(forwards, versus.clamp(min=0))
+                against, _ = self.evidence(forwards, versus.clamp(min=0))
                 found = [
                     one - other * there.reshape(*there.shape, *[1] * (one.ndim - 2))
                     for one, other in zip(found, against, strict=True)
@@ -417,7 +417,7 @@ class CamModel:
             batch, Found(logits, chosen, versus, maps, bias, own, steps), self._origin
         )
 
-    def _evidence(self, forwards: Sequence[Forward], classes: Tensor) -> tuple[list[Tensor], int]:
+    def evidence(self, forwards: Sequence[Forward], classes: Tensor) -> tuple[list[Tensor], int]:
         """Maps, biases and logits of some classes; steps that they took."""
         every = [self._method(forward, classes, self._settings) for forward in forwards]
         maps, bias, steps = merged(every) if len(every) > 1 else every[0]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -11,7 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
+from camtool.choices import Fit
 from camtool.cli import common
+from camtool.cli.stop import leaving
 from camtool.evaluate import DataFormat, MetricGroup, Mode
 from camtool.files import make_folders, write_atomically
 
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from camtool.evaluate.predictions import MapSettings, MapStore
     from camtool.evaluate.results import EvaluationResult
     from camtool.model import CamModel
+    from camtool.networks import Network
 
 
 _WHOLE_TABLE = 200
@@ -75,86 +79,91 @@ def evaluate(
 
     Boxes from maps are compared with true boxes or masks, beside trivial baselines.
     """
-    from camtool.accelerate.memory import keep_freed_memory
     from camtool.cli.progress import counting
-    from camtool.evaluate import predictions, run
+    from camtool.evaluate import run
     from camtool.evaluate.calibrate import calibrate
 
+    how: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "max_pixels": max_pixels}
     if metrics is not None or "," in network.method:
         if mode == "reference" or maps is not None or calibration is not None:
             common.usage(
                 "--mode reference, --maps and --calibrate go with one method, no --metrics"
             )
         groups = _groups(metrics, data_format)
-        with common.exits():
+        with _told():
             dataset = _read(data, data_format, images, limit)
-            _compare(
-                dataset,
-                network,
-                groups,
-                threshold,
-                output,
-                batch_size,
-                workers,
-                max_pixels,
-                as_json,
-            )
+            compared = _compared(dataset, network, groups, output, {**how, "threshold": threshold})
+        _tell_comparison(compared, output, as_json)
         return
+    fit = network.fit or ("squash" if mode == "reference" else "whole")
+    _refuse(data_format, mode, fit, calibration, output)
+    with _told():
+        dataset = _read(data, data_format, images, limit)
+        if output is not None:
+            make_folders(output)
+        found = _maps_of(data, maps, replace(network, fit=fit))
+        with counting("pictures") as how["progress"]:
+            if calibration is None:
+                result = run.evaluate(dataset, *found, mode=mode, threshold=threshold, **how)
+            else:
+                chosen = calibrate(dataset, *found, **how)
+                write_atomically(calibration, chosen.to_bytes())
+    if calibration is None:
+        _tell(result, output, as_json)
+    else:
+        _print_calibration(chosen, calibration, as_json)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """A signal, and what users can cause, as one line and an exit code."""
+    from camtool.evaluate.predictions import EvaluationError
+
+    with leaving(), common.exits():
+        try:
+            yield
+        except (EvaluationError, OSError) as error:
+            common.usage(str(error))
+
+
+def _refuse(
+    data_format: DataFormat, mode: Mode, fit: Fit, calibration: Path | None, output: Path | None
+) -> None:
+    """End where options do not go together for one method."""
     if data_format == "folder":
         common.usage("a folder without boxes has no localization; give --metrics faithfulness")
     if calibration is not None and (mode == "reference" or output is not None):
         common.usage(
             "--calibrate FILE writes that file alone, in plain mode: no --output, no --mode"
         )
-    fit = network.fit or ("squash" if mode == "reference" else "whole")
     if mode == "reference" and fit == "crop":
         common.usage("--mode reference compares with whole pictures; use --fit squash or whole")
+
+
+def _maps_of(
+    data: Path, maps: Path | None, network: common.ModelOptions
+) -> tuple[MapSettings, MapStore, Callable[[], CamModel]]:
+    """How maps are made, where they are kept, and what loads the network if one lacks."""
+    from camtool.accelerate.memory import keep_freed_memory
+    from camtool.evaluate.predictions import MapSettings, MapStore
 
     @cache
     def load() -> CamModel:
         keep_freed_memory()
-        loaded = replace(network, fit=fit).load()
+        loaded = network.load()
         common.tell_of(loaded)
         loaded.fuse()
         return loaded
 
-    with common.exits():
-        dataset = _read(data, data_format, images, limit)
-        try:
-            if output is not None:
-                make_folders(output)
-            store = predictions.MapStore(maps, data)
-            plain = common.ModelOptions(
-                fit=network.fit, size=network.size, dtype=network.dtype, device=network.device
-            )
-            settings = _kept(store, replace(network, fit=fit)) if network == plain else None
-            if settings is None:
-                settings = predictions.MapSettings.of(load())
-                store.claim(settings)
-            with counting("pictures") as progress:
-                common_to_both: dict[str, Any] = {
-                    "batch_size": batch_size,
-                    "workers": workers,
-                    "max_pixels": max_pixels,
-                    "progress": progress,
-                }
-                found = dataset, settings, store, load
-                if calibration is not None:
-                    chosen = calibrate(*found, **common_to_both)
-                    write_atomically(calibration, chosen.to_bytes())
-                else:
-                    result = run.evaluate(*found, mode=mode, threshold=threshold, **common_to_both)
-        except (predictions.EvaluationError, OSError) as error:
-            common.usage(str(error))
-    if calibration is not None:
-        _print_calibration(chosen, calibration, as_json)
-        return
-    if as_json:
-        print(json.dumps(result.to_json()))
-    else:
-        _print(result)
-    if output is not None:
-        _write(output, result, common.say if as_json else print)
+    store = MapStore(maps, data)
+    plain = common.ModelOptions(
+        fit=network.fit, size=network.size, dtype=network.dtype, device=network.device
+    )
+    settings = _kept(store, network) if network == plain else None
+    if settings is None:
+        settings = MapSettings.of(load())
+        store.claim(settings)
+    return settings, store, load
 
 
 def _read(data: Path, data_format: DataFormat, images: Path | None, limit: int | None) -> Dataset:
@@ -181,45 +190,34 @@ def _groups(metrics: str | None, data_format: DataFormat) -> tuple[MetricGroup, 
     return tuple(group for group in known if group in wanted)
 
 
-def _compare(
+def _compared(
     dataset: Dataset,
     network: common.ModelOptions,
     groups: tuple[MetricGroup, ...],
-    threshold: float,
     output: Path | None,
-    batch_size: int,
-    workers: int | None,
-    max_pixels: int,
-    as_json: bool,
-) -> None:
+    how: dict[str, Any],
+) -> Comparison:
     from camtool.accelerate.memory import keep_freed_memory
     from camtool.cli.progress import counting
     from camtool.evaluate.compare import compare
-    from camtool.evaluate.predictions import EvaluationError
 
     methods = [replace(network, method=name) for name in dict.fromkeys(network.method.split(","))]
     keep_freed_memory()
     found = network.network()
     models = [options.built(found) for options in methods]
     common.tell_of(models[0])
-    try:
-        if output is not None:
-            make_folders(output)
-        with counting("pictures") as progress:
-            result = compare(
-                dataset,
-                models,
-                # What is randomised is a copy, which a number format would copy again.
-                lambda other: [replace(one, dtype="float32").built(other) for one in methods],
-                groups,
-                threshold=threshold,
-                batch_size=batch_size,
-                workers=workers,
-                max_pixels=max_pixels,
-                progress=progress,
-            )
-    except (EvaluationError, OSError) as error:
-        common.usage(str(error))
+    if output is not None:
+        make_folders(output)
+
+    def rebuild(other: Network) -> list[CamModel]:
+        # What is randomised is a copy, which a number format would copy again.
+        return [replace(one, dtype="float32").built(other) for one in methods]
+
+    with counting("pictures") as progress:
+        return compare(dataset, models, rebuild, groups, processes=True, progress=progress, **how)
+
+
+def _tell_comparison(result: Comparison, output: Path | None, as_json: bool) -> None:
     if as_json:
         print(json.dumps(result.to_json()))
     else:
@@ -297,6 +295,15 @@ def _kept(store: MapStore, network: common.ModelOptions) -> MapSettings | None:
     if kept and asked != (kept.size, kept.fit, kept.dtype):
         common.usage(f"{store.folder} holds maps made with another --fit, --size or --dtype")
     return kept
+
+
+def _tell(result: EvaluationResult, output: Path | None, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(result.to_json()))
+    else:
+        _print(result)
+    if output is not None:
+        _write(output, result, common.say if as_json else print)
 
 
 def _print(result: EvaluationResult) -> None:

@@ -4,7 +4,8 @@ A reader of `datasets` gives records; `predictions` has the network's maps for t
 measures these by `metrics` (or by `reference`, the published roundings); `run` is the loop over
 them; `results` is what comes out, as typed figures and as JSON; `output` writes it to files.
 `compare` measures several `ways` to make maps on the same pictures, by `faithfulness` and `sanity`
-too; `comparison` is what comes out. `calibrate` chooses where maps are cut.
+too, a picture on the `bench` in one of several `lanes`, with randomised `twins`; `comparison` is
+what comes out. `calibrate` chooses where maps are cut.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from camtool.engines.engine import Failed
@@ -25,7 +26,8 @@ from camtool.evaluate.faithfulness import (
 )
 from camtool.evaluate.predictions import Prediction
 from camtool.evaluate.sanity import rank_correlation
-from camtool.evaluate.ways import Way, at_size, seed_of
+from camtool.evaluate.twins import Twins
+from camtool.evaluate.ways import Seen, Way, at_size, seed_of
 from camtool.images import ImageError
 from camtool.model import CamModel
 from camtool.prepared import Prepared
@@ -41,12 +43,12 @@ class Kept:
     """One picture to look at again.
 
     Attributes:
-        inputs: [1,C,H,W], normalised.
+        inputs: float32 [1,C,H,W], normalised; an array, which goes to another process as it is.
         answer: The class that the network answered with.
         maps: For each way the map of that class.
     """
 
-    inputs: Tensor
+    inputs: NDArray[np.float32]
     answer: int
     maps: list[FloatMap]
 
@@ -77,6 +79,7 @@ class Bench:
         batch_size: Most changed versions to a forward pass.
         max_pixels: Refuse larger pictures.
         again: Pictures that are kept, to be looked at with other weights.
+        twins: The same ways with other weights; None where none are looked at.
     """
 
     judge: CamModel
@@ -85,9 +88,10 @@ class Bench:
     batch_size: int
     max_pixels: int
     again: frozenset[Path]
+    twins: Twins | None = None
 
     def measure(self, record: Record) -> Measured | Failed:
-        """Read a picture and measure every way on it; by any thread."""
+        """Read a picture and measure every way on it; in any thread or process."""
         try:
             prepared = self.judge.prepare(record.path, self.max_pixels)
             return self._measured(record, prepared)
@@ -101,7 +105,8 @@ class Bench:
     @torch.no_grad()
     def _measured(self, record: Record, prepared: Prepared) -> Measured:
         inputs = self.judge.inputs([prepared])
-        logits = self.judge.forward(inputs).logits[0].cpu().numpy()
+        seen = Seen(inputs)
+        logits = seen.forwards(self.judge)[0].logits[0].cpu().numpy()
         answer, seed = int(logits.argmax()), seed_of(inputs)
         classes = [answer, _other(answer, len(logits), seed)]
         if self._asked("localization"):
@@ -109,7 +114,7 @@ class Bench:
         faithful = _Faithful(self, inputs, answer, seed) if self._asked("faithfulness") else None
         scores, predictions, own = [], [], []
         for way in self.ways:
-            maps, residual = way.explain(inputs, classes)
+            maps, residual = way.explain(seen, classes)
             found = {} if residual is None else {"residual": float(residual[0])}
             if faithful:
                 found |= faithful.of(way, maps[0])
@@ -119,8 +124,17 @@ class Bench:
             own.append(maps[0])
             if self._asked("localization"):
                 predictions.append(_prediction(maps[2], logits, classes[2], prepared))
-        kept = Kept(inputs, answer, own) if record.path in self.again else None
+        again = record.path in self.again
+        kept = Kept(inputs.cpu().numpy(), answer, own) if again else None
         return Measured(scores, predictions, kept)
+
+    def alike(self, given: tuple[int, Kept]) -> list[float]:
+        """How like its own a picture's maps are with weights that are randomised up to a stage."""
+        stage, kept = given
+        assert self.twins is not None
+        seen = Seen(torch.from_numpy(kept.inputs).to(self.judge.device))
+        maps = self.twins.maps(stage, seen, kept.answer)
+        return [rank_correlation(*pair) for pair in zip(kept.maps, maps, strict=True)]
 
     def _asked(self, group: MetricGroup) -> bool:
         return group in self.metrics
@@ -139,17 +153,19 @@ class _Faithful:
     def __init__(self, bench: Bench, inputs: Tensor, answer: int, seed: int) -> None:
         self._answer = answer
         self._subject = Subject.of(inputs, lambda some: bench.confidences(some, answer), seed)
-        self._known: list[tuple[FloatMap, dict[str, float]]] = []
+        self._known: list[tuple[FloatMap, dict[str, float], Seen]] = []
 
     def of(self, way: Way, heat: FloatMap) -> dict[str, float]:
-        inputs = self._subject.inputs
-        map_ = scaled(at_size(heat, inputs))
-        same = (found for known, found in self._known if np.allclose(known, map_, 0, _EQUAL))
-        found = next(same, None)
-        if found is None:
-            found = faithfulness(self._subject, map_)
-            self._known.append((map_, found))
-        again = scaled(way.heat(inputs * torch.from_numpy(map_).to(inputs), self._answer))
+        map_ = scaled(at_size(heat, self._subject.inputs))
+        same = (known for known in self._known if np.allclose(known[0], map_, 0, _EQUAL))
+        known = next(same, None)
+        if known is None:
+            inputs = self._subject.inputs
+            masked = Seen(inputs * torch.from_numpy(map_).to(inputs))
+            known = map_, faithfulness(self._subject, map_), masked
+            self._known.append(known)
+        _, found, masked = known
+        again = scaled(way.heat(masked, self._answer))
         whole = adcc(found["drop"], coherency(again, map_), complexity(map_))
         return {**found, "adcc": whole}
 

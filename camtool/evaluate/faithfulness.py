@@ -7,7 +7,7 @@ the input, scaled to 0..1; inputs are normalised, so that 0 is the mean colour.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from camtool.evaluate.imputation import impute
+from camtool.evaluate.imputation import Pixels, impute, noises
 from camtool.regions.boxes import FloatMap
 
 STEPS = 5
@@ -54,21 +54,22 @@ class Subject:
         blurred: As insertion begins, likewise.
         confidences: Of the class that maps are of.
         ends: Confidence in the picture, in nothing, and in the blurred picture.
-        seed: Of the noise of imputation.
+        noise: That imputation adds, [H,W,C] for each of its versions.
     """
 
     inputs: Tensor
     blurred: Tensor
     confidences: Confidences
     ends: tuple[float, float, float]
-    seed: int
+    noise: list[Pixels]
 
     @classmethod
     def of(cls, inputs: Tensor, confidences: Confidences, seed: int = 0) -> Subject:
         """From a picture."""
         blurred = blur(inputs)
         ends = confidences(torch.cat([inputs, torch.zeros_like(inputs), blurred])).tolist()
-        return cls(inputs, blurred, confidences, tuple(ends), seed)
+        noise = noises(tuple(inputs[0].permute(1, 2, 0).shape), 2 * len(ROAD_SHARES), seed)
+        return cls(inputs, blurred, confidences, tuple(ends), noise)
 
 
 def faithfulness(subject: Subject, heat: FloatMap) -> dict[str, float]:
@@ -84,7 +85,7 @@ def faithfulness(subject: Subject, heat: FloatMap) -> dict[str, float]:
         inputs * map_,
         torch.where(steps, 0, inputs),
         torch.where(steps, inputs, subject.blurred),
-        road_versions(inputs, heat, subject.seed),
+        road_versions(inputs, heat, subject.noise),
     )
     found = subject.confidences(torch.cat(versions)).double().cpu().numpy()
     lengths = np.cumsum([len(some) for some in versions[:-1]])
@@ -176,7 +177,7 @@ def adcc(drop: float, coherent: float, complex_: float) -> float:
     return 3 / sum(1 / part for part in parts) if min(parts) > 0 else 0.0
 
 
-def road_versions(inputs: Tensor, heat: FloatMap, seed: int) -> Tensor:
+def road_versions(inputs: Tensor, heat: FloatMap, noise: Sequence[Pixels]) -> Tensor:
     """Inputs [2S,C,H,W] without the most important pixels, for S shares, then without the least.
 
     ROAD (Rong et al. 2022) removes pixels so that the shape of what was removed tells nothing
@@ -185,8 +186,7 @@ def road_versions(inputs: Tensor, heat: FloatMap, seed: int) -> Tensor:
     Which pixels go is decided by percentiles, as there: equal ones go together.
     """
     values = np.ascontiguousarray(inputs[0].permute(1, 2, 0).float().cpu().numpy())
-    random = np.random.default_rng(seed)
-    filled = [impute(values, removed, random) for removed in road_masks(heat)]
+    filled = [impute(values, *pair) for pair in zip(road_masks(heat), noise, strict=True)]
     stacked = torch.from_numpy(np.stack(filled)).permute(0, 3, 1, 2)
     return stacked.to(inputs)
 

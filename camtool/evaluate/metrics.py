@@ -110,7 +110,7 @@ class BoxAccuracy:
 
         There is no single threshold; the curve is the mean of the three.
         """
-        curves = self._curves()[:, : len(IOUS)]
+        curves = self._curves(slice(len(IOUS)))
         values = estimate(curves.max(axis=2).mean(axis=1))
         return Figure(*values, None, self.thresholds, curves[0].mean(axis=0))
 
@@ -122,13 +122,14 @@ class BoxAccuracy:
         """Top-1 or top-5 localization at the threshold closest to a given one, or at its best."""
         return self._figure(len(IOUS) + GUESSES.index(guesses), threshold)
 
-    def _curves(self) -> Floats:
+    def _curves(self, kinds: slice) -> Floats:
+        """Curves [R + 1, K, T] of some kinds, in percent."""
         sums, counts = self._sums.totals()
-        percent = sums * 100 / np.maximum(counts, 1)[:, None]
-        return np.asarray(percent.reshape(len(sums), self._kinds, len(self.thresholds)))
+        chosen = sums.reshape(len(sums), self._kinds, len(self.thresholds))[:, kinds]
+        return np.asarray(chosen * 100 / np.maximum(counts, 1)[:, None, None])
 
     def _figure(self, kind: int, threshold: float | None) -> Figure:
-        curves = self._curves()[:, kind]
+        curves = self._curves(slice(kind, kind + 1))[:, 0]
         if threshold is None:
             index, values = int(curves[0].argmax()), curves.max(axis=1)
         else:

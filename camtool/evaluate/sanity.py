@@ -66,7 +66,10 @@ def rank_correlation(one: npt.ArrayLike, other: npt.ArrayLike) -> float:
 
     Equal values share their mean rank; 0 where one map is constant and ranks nothing.
     """
-    first, second = (_ranks(np.asarray(each).ravel()) for each in (one, other))
+    one, other = np.asarray(one), np.asarray(other)
+    if np.array_equal(one, other):
+        return float(one.size > 0 and np.ptp(one) > 0)
+    first, second = (_ranks(each.ravel()) for each in (one, other))
     norm = math.sqrt((first @ first) * (second @ second))
     return float(first @ second / norm) if norm > 0 else 0.0
 

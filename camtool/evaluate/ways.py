@@ -15,8 +15,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from camtool.errors import ModelError
 from camtool.evaluate.evaluator import centre_map
-from camtool.heads import probe_input
+from camtool.heads import Forward, probe_input
 from camtool.images.resample import upsample
 from camtool.model import CamModel
 from camtool.opencv import cv2
@@ -27,6 +28,20 @@ Maps: TypeAlias = tuple[FloatMap, "NDArray[np.float32] | None"]
 [K], None for maps that never were to add up."""
 
 
+class Seen:
+    """One input [1,C,H,W], normalised, and the forward passes on it, which methods share."""
+
+    def __init__(self, inputs: Tensor) -> None:
+        self.inputs = inputs
+        self._passes: dict[int, list[Forward]] = {}
+
+    def forwards(self, model: CamModel) -> list[Forward]:
+        """As `CamModel.forwards`; a model's second call gives what the first one gave."""
+        if id(model) not in self._passes:
+            self._passes[id(model)] = model.forwards(self.inputs)
+        return self._passes[id(model)]
+
+
 @dataclass(frozen=True)
 class Way:
     """One way to make maps.
@@ -35,17 +50,17 @@ class Way:
         name: Of the method, or of the baseline.
         baseline: Whether it needs no network.
         passes: What it costs, in forward passes.
-        explain: Maps of one input [1,C,H,W], normalised, for some classes.
+        explain: Maps of one input for some classes.
     """
 
     name: str
     baseline: bool
     passes: float
-    explain: Callable[[Tensor, Sequence[int]], Maps]
+    explain: Callable[[Seen, Sequence[int]], Maps]
 
-    def heat(self, inputs: Tensor, index: int) -> FloatMap:
+    def heat(self, seen: Seen, index: int) -> FloatMap:
         """The map of one class at the size of the input, float32 [H,W]."""
-        return at_size(self.explain(inputs, [index])[0][0], inputs)
+        return at_size(self.explain(seen, [index])[0][0], seen.inputs)
 
 
 def at_size(heat: FloatMap, inputs: Tensor) -> FloatMap:
@@ -56,33 +71,60 @@ def at_size(heat: FloatMap, inputs: Tensor) -> FloatMap:
 
 
 def ways_of(models: Sequence[CamModel]) -> list[Way]:
-    """The methods of models that are not fused yet, then the baselines."""
+    """The methods of models of one network that are not fused yet, then the baselines."""
     methods = [
-        Way(model.method, False, cost_of(model), partial(_explained, model)) for model in models
+        Way(model.method, False, cost_of(model), explain)
+        for model, explain in zip(models, explaining(models), strict=True)
     ]
-    stride = models[0].head.stride
+    coarse = partial(random_map, models[0].head.stride)
     return [
         *methods,
-        Way("random map", True, 0, partial(_repeated, partial(random_map, stride))),
-        Way("centre blob", True, 0, partial(_repeated, lambda x: centre_map(tuple(x.shape[2:])))),
+        Way("random map", True, 0, partial(_repeated, coarse)),
+        Way("centre blob", True, 0, partial(_repeated, centre_blob)),
         Way("edges", True, 0, partial(_repeated, edges)),
     ]
 
 
-def explaining(model: CamModel) -> Callable[[Tensor, Sequence[int]], Maps]:
-    """What a model's method does, for `Way.explain`."""
-    return partial(_explained, model)
+def explaining(models: Sequence[CamModel]) -> list[Callable[[Seen, Sequence[int]], Maps]]:
+    """What the methods of models of one network do, for `Way.explain`; some share a pass."""
+    return [
+        partial(_explained, model, lead)
+        for model, lead in zip(models, leads_of(models), strict=True)
+    ]
 
 
-def _explained(model: CamModel, inputs: Tensor, classes: Sequence[int]) -> Maps:
-    found = model.explain_tensor(inputs, [list(classes)])[0]
-    spread = float(np.ptp(found.all_logits)) or 1.0
-    missing = np.abs(found.residual) / np.float32(spread)
-    return found.maps, np.asarray(missing, dtype=np.float32)
+def leads_of(models: Sequence[CamModel]) -> list[CamModel]:
+    """For each model of one network the first whose forward passes are its own: of the same cuts.
+
+    Those that lead are the ones worth fusing.
+    """
+    leads: dict[Any, CamModel] = {}
+    cuts = ([(type(head), head.features) for head in model.heads] for model in models)
+    return [leads.setdefault(tuple(cut), model) for cut, model in zip(cuts, models, strict=True)]
 
 
-def _repeated(make: Callable[[Tensor], FloatMap], inputs: Tensor, classes: Sequence[int]) -> Maps:
-    return np.repeat(make(inputs)[None], len(classes), axis=0), None
+@torch.no_grad()
+def _explained(model: CamModel, lead: CamModel, seen: Seen, classes: Sequence[int]) -> Maps:
+    forwards = seen.forwards(lead)
+    chosen = torch.tensor([list(classes)], device=model.device)
+    with model.running():
+        found, _ = model.evidence(forwards, chosen)
+    maps, bias, logits, every = (
+        each[0].float().cpu().numpy() for each in (*found, forwards[0].logits)
+    )
+    if not np.isfinite(maps).all():
+        raise ModelError(f"{model.network.name} gives numbers that are not finite")
+    missing = np.abs(logits - maps.mean((1, 2), dtype=np.float64) - bias)
+    return maps, np.asarray(missing / (np.ptp(every) or 1), dtype=np.float32)
+
+
+def _repeated(make: Callable[[Tensor], FloatMap], seen: Seen, classes: Sequence[int]) -> Maps:
+    return np.repeat(make(seen.inputs)[None], len(classes), axis=0), None
+
+
+def centre_blob(inputs: Tensor) -> FloatMap:
+    """`centre_map` of an input, [H,W]."""
+    return centre_map(tuple(inputs.shape[2:]))
 
 
 def random_map(stride: int, inputs: Tensor) -> FloatMap:

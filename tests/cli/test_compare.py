@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 import camtool
 from camtool.cli import app
+from camtool.evaluate import compare, lanes
 
 METHODS = "cam,gradcam,eigencam"
 
@@ -110,11 +111,15 @@ def test_a_folder_of_pictures_gets_what_can_be_had(run):
 
 
 @pytest.mark.slow
-def test_threads_change_nothing_but_what_no_one_sees(run):
-    words = ("--metrics", "faithfulness,sanity", "--json")
-    one, other = (figures(run(*words, "-j", threads)) for threads in (1, 2))
+def test_processes_change_nothing_but_what_no_one_sees(run, monkeypatch):
+    words = ("--method", f"{METHODS},stages", "--json", "-j")
+    one = figures(run(*words, 1))
+    monkeypatch.setattr(compare, "_FEW", 1)
+    monkeypatch.setattr(lanes, "ThreadPoolExecutor", None)
+    other = figures(run(*words, 2))
+    # How weights are laid out, and sums cut into vectors, hangs on what else a process has seen.
     for name in one:
-        assert one[name] == pytest.approx(other[name], abs=1e-6)
+        assert one[name] == pytest.approx(other[name], rel=0, abs=1e-4)
 
 
 @pytest.mark.slow
