@@ -114,7 +114,7 @@ def network_table(model: CamModel, photos: list[Path]) -> None:
     def maps() -> object:
         [forward] = model.forwards(inputs)
         chosen = forward.logits.topk(1).indices
-        return model._evidence([forward], chosen)
+        return model.evidence([forward], chosen)
 
     table = Table(f"batches of {batch}")
     with torch.no_grad(), model.running():

@@ -8,13 +8,9 @@ those of the threads.
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import pickle
-import signal
-import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -28,6 +24,7 @@ import torch
 
 from camtool.engines.engine import Engine, J, R, Request, Work, never
 from camtool.engines.order import from_unfinished, in_order
+from camtool.engines.pool import Pool, held
 from camtool.engines.steps import Steps, one_line
 from camtool.engines.threads import ThreadEngine, Workers, available_cores
 from camtool.engines.worker import Worker, versions_here
@@ -105,9 +102,7 @@ class ProcessEngine:
             raise EngineError(
                 f"{self.model.network.name} can't be sent to other processes ({one_line(error)})"
             ) from None
-        # Forked ones would share CUDA, and locks that other threads hold.
-        context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(count, context, _begin, (sent,))
+        pool = Pool(count, sent)
         try:
             yield _Processes(pool, self.warn)
         finally:
@@ -159,7 +154,7 @@ def _can_be_sent(model: CamModel) -> bool:
 class _Processes(Generic[J, R]):
     """The processes of a run, and their chunks; see `Takers`."""
 
-    pool: ProcessPoolExecutor
+    pool: Pool
     warn: Callable[[str], None]
     _answers: SimpleQueue[tuple[int, Future[Any]]] = field(default_factory=SimpleQueue)
     _told: set[str] = field(default_factory=set)
@@ -190,30 +185,11 @@ def _told_in_a_line() -> Iterator[None]:
         raise EngineError("a process that explained pictures was killed") from None
 
 
-_sent = b""
-"""In a process of the pool: what it was given to begin with."""
-
-
-def _begin(sent: bytes) -> None:
-    """Whether to stop is the first process's to decide, and what it no longer asks for is left."""
-    global _sent
-    _sent = sent
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
 @lru_cache(maxsize=1)
 def _worker() -> Worker:
     """Made where a chunk waits for it, so that what goes wrong is that chunk's error."""
     worker = Worker()
-    worker.load(*pickle.loads(_sent))
+    worker.load(*held())
     return worker
 
 

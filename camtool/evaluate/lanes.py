@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import pickle
-import signal
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import torch
 
-from camtool.accelerate.memory import keep_freed_memory
+from camtool.engines.pool import Pool, held
 from camtool.engines.threads import Workers
 from camtool.evaluate.predictions import EvaluationError
 
@@ -28,8 +24,6 @@ T = TypeVar("T")
 _KILLED = (
     "a process that measures was ended from outside, mostly for lack of memory: try fewer --workers"
 )
-_here: list[Any] = []
-"""In a process that measures: what it measures with."""
 
 
 @dataclass(frozen=True)
@@ -70,9 +64,8 @@ class Lanes(Generic[T]):
             raise EvaluationError(_KILLED) from None
 
     def _begun(self, task: Callable[[T, A], B], item: A) -> Future[B]:
-        if isinstance(self.pool, ProcessPoolExecutor):
-            with _unheard():
-                return self.pool.submit(_done_here, task, item)
+        if isinstance(self.pool, Pool):
+            return self.pool.submit(_done_here, task, item)
         return self.pool.submit(task, self.tool, item)
 
 
@@ -95,80 +88,44 @@ def lanes_of(tool: T, workers: Workers, processes: bool) -> Iterator[Lanes[T]]:
     try:
         yield Lanes(tool, pool, 2 * workers.lanes)
     except BaseException:
-        _end(pool)
+        if started:
+            started.end()
         raise
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(before)
 
 
-def _processes(tool: object, count: int) -> ProcessPoolExecutor | None:
+def _processes(tool: object, count: int) -> Pool | None:
     """Processes that hold a copy of a tool; None where it can't be copied."""
     try:
         data = pickle.dumps(tool)
     except Exception:
         # What can't be pickled says so by errors of any kind.
         return None
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(count, context, _begin, (data,))
+    pool = Pool(count, data)
     try:
-        with _unheard():
-            ready = [pool.submit(_ready) for _ in range(count)]
+        ready = [pool.submit(_ready) for _ in range(count)]
         if ready[0].result():
             return pool
     except BrokenProcessPool:
         pool.shutdown()
         raise EvaluationError(_KILLED) from None
     except BaseException:
-        _end(pool)
+        pool.end()
         raise
     pool.shutdown()
     return None
 
 
-def _end(pool: Executor) -> None:
-    """Begin nothing more, and end processes in the middle of their work; threads can't be."""
-    processes = list((getattr(pool, "_processes", None) or {}).values())
-    # First, or the pool would take the end of the processes for a crash while it tells them to go.
-    pool.shutdown(wait=False, cancel_futures=True)
-    for process in processes:
-        process.terminate()
-    for process in processes:
-        process.join()
-
-
-@contextmanager
-def _unheard() -> Iterator[None]:
-    """What is started inside never hears of Ctrl-C or a closed terminal: this process ends it."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _begin(data: bytes) -> None:
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    keep_freed_memory()
-    torch.set_num_threads(1)
-    # Such as a class of a script that is not imported here.
-    with suppress(Exception):
-        _here.append(pickle.loads(data))
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
 def _ready() -> bool:
-    return bool(_here)
+    """Whether what the processes hold can be made there, as a script's own class can't be."""
+    try:
+        held()
+    except Exception:
+        return False
+    return True
 
 
 def _done_here(task: Callable[[Any, A], B], item: A) -> B:
-    return task(_here[0], item)
+    return task(held(), item)

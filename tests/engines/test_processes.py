@@ -111,7 +111,7 @@ def test_a_network_that_can_not_be_sent_is_one_line(tiny):
 
 
 def test_where_all_is_finished_no_process_is_begun(tiny, monkeypatch):
-    monkeypatch.setattr(processes, "ProcessPoolExecutor", None)
+    monkeypatch.setattr(processes, "Pool", None)
     engine = ProcessEngine(camtool.load(tiny, device="cpu"), Request())
     assert list(engine.run([Job(n, "x.jpg", shape=(64, 64)) for n in range(99)], Pairs())) == []
 
