@@ -22,6 +22,7 @@ from camtool.engines.engine import Failed, J, R, Request, Shape, Work
 from camtool.errors import ModelError, TargetError
 from camtool.images import ImageError, display_name, read_image
 from camtool.images.read import printable
+from camtool.remote import Stored
 
 if TYPE_CHECKING:
     from camtool.explanation import Explanation
@@ -103,7 +104,7 @@ class Steps:
     def _without_large(self, job: J, prepared: Prepared) -> Prepared:
         """Let go of an original that is too large to wait in memory and can be read again."""
         fits = prepared.image.nbytes * self.waiting <= ORIGINALS
-        if fits or not _is_path(job.source) or self.model.network.channels != 3:
+        if fits or not _is_kept(job.source) or self.model.network.channels != 3:
             return prepared
         return replace(prepared, image=np.empty((0, 0, 3), np.uint8))
 
@@ -187,5 +188,6 @@ def milliseconds_since(start: float) -> float:
     return (time.perf_counter() - start) * 1000
 
 
-def _is_path(source: ImageSource) -> bool:
-    return isinstance(source, (str, os.PathLike))
+def _is_kept(source: ImageSource) -> bool:
+    """Whether a source can be read again."""
+    return isinstance(source, (str, os.PathLike, Stored))

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from camtool.engines.engine import Failed, Request
 from camtool.engines.stream import explain_jobs
 from camtool.engines.threads import ThreadEngine, Workers
-from camtool.folder.discovery import discover
+from camtool.folder.discovery import Origin, discover
 from camtool.images import MAX_PIXELS
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ def explain_folder(
     max_pixels: int = MAX_PIXELS,
     recursive: bool = True,
     workers: int | None = None,
-) -> Iterator[tuple[Path, Explanation | Failed]]:
+) -> Iterator[tuple[Origin, Explanation | Failed]]:
     """Explain every picture of a folder, pattern or list; see `CamModel.explain_folder`."""
     if topk < 1 or (batch_size is not None and batch_size < 1):
         raise ValueError("topk and batch_size must be 1 or more")
