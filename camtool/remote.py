@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import io
 import re
 import time
 import zlib
@@ -30,10 +31,10 @@ _PACKAGES = {
     "http": "aiohttp",
     "https": "aiohttp",
 }
-_OWN_PATIENCE = ("s3", "gs", "az")
-"""Whose libraries try again by themselves."""
+_PATIENT = ("gs", "az")
+"""Whose libraries try again, whatever went wrong; that of S3 does until an answer begins."""
 WAITS = (0.5, 1.0, 2.0, 4.0)
-"""Seconds before each further try, where the library has no patience of its own."""
+"""Seconds before each further try of ours."""
 SECONDS = 30
 """After which a silent web server is given up."""
 BLOCK = 8 << 20
@@ -192,16 +193,19 @@ class Remote:
             if info.get("type") == "file" and path.startswith(f"{start}/")
         }
 
-    @contextmanager
-    def opened(self) -> Iterator[BinaryIO]:
-        """To go through it from the begin, reading ahead."""
-        with _told():
-            fs = _filesystem(self.scheme)
-            with fs.open(self.address, "rb", block_size=BLOCK, cache_type="readahead") as stream:
-                yield stream
+    def opened(self) -> BinaryIO:
+        """To go through it from the begin, reading ahead.
+
+        Raises:
+            RemoteError: It is not there, or the server tells no size.
+        """
+        size = self._ask(lambda fs: fs.info(self.address))["size"]
+        if size is None:
+            raise RemoteError("the server tells no size")
+        return io.BufferedReader(_Ranges(self, size), BLOCK)
 
     def _ask(self, ask: Callable[[Any], T]) -> T:
-        waits = () if self.scheme in _OWN_PATIENCE else WAITS
+        waits = () if self.scheme in _PATIENT else WAITS
         with _told():
             for wait in waits:
                 try:
@@ -211,6 +215,36 @@ class Remote:
                         raise
                 time.sleep(wait)
             return ask(_filesystem(self.scheme))
+
+
+class _Ranges(io.RawIOBase):
+    """An object as a file of which each reading is a request."""
+
+    def __init__(self, place: Remote, size: int) -> None:
+        self._place, self._size, self._at = place, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        self._at = start + offset
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        end = min(self._at + len(buffer), self._size)
+        if end <= self._at:
+            return 0
+        content = self._place.read(self._at, end)
+        buffer[: len(content)] = content
+        self._at = end
+        return len(content)
 
 
 def is_address(text: str) -> bool:
@@ -243,7 +277,10 @@ def _filesystem(scheme: str) -> Any:
     try:
         import fsspec
 
-        return fsspec.filesystem(scheme, skip_instance_cache=True, **_options(scheme))
+        made = fsspec.filesystem(scheme, skip_instance_cache=True, **_options(scheme))
+        # Tries of s3fs around those of botocore, and those around these, would take half an hour.
+        made.retries = 1
+        return made
     except ImportError:
         package = _PACKAGES[scheme]
         more = f" {package}" if package in ("gcsfs", "adlfs", "huggingface_hub") else ""
@@ -280,7 +317,8 @@ def _may_pass(error: BaseException) -> bool:
     if status is not None:
         return status in (408, 429) or status >= 500
     slow = isinstance(error, (TimeoutError, asyncio.TimeoutError, ConnectionError))
-    return slow or type(error).__module__.startswith(("aiohttp", "httpx", "requests"))
+    cut = type(error).__module__.startswith(("aiohttp", "aiobotocore", "httpx", "requests"))
+    return slow or cut
 
 
 @contextmanager

@@ -298,10 +298,8 @@ def _is_file(path: Path) -> bool:
     return status is not None and stat.S_ISREG(status.st_mode)
 
 
-def identity(path: Path | Remote) -> tuple[int, int] | None:
+def identity(path: Path) -> tuple[int, int] | None:
     """What tells a folder from another that took its place; None where nothing answers."""
-    if isinstance(path, Remote):
-        return None if path.complaint() else (0, 0)
     status = _status(path)
     return (status.st_dev, status.st_ino) if status else None
 

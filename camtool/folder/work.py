@@ -83,7 +83,8 @@ class WriteFiles:
         """For the output and the source that are there now."""
         if place:
             make_folders(output / HIDDEN)
-        folders = identity(output / HIDDEN), identity(source)
+        behind = isinstance(source, Remote)
+        folders = identity(output / HIDDEN), None if behind else identity(source)
         return cls(output, views, thumbnails, labels, source, folders, place)
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -109,11 +110,21 @@ class WriteFiles:
 
     def fail(self, picture: Picture, failed: Failed) -> Noted:
         """Note why there is nothing to write, unless nothing is left of the source at all."""
-        if self.folders[1] is None or identity(self.source) != self.folders[1]:
-            return Fatal(f"{display_name(self.source)} {self._lost(self.folders[1])}")
+        if lost := self._lost_source():
+            return Fatal(lost)
         if isinstance(picture.source, Path) and is_directory(picture.source):
             failed = replace(failed, reason="is a folder that can't be read")
         return picture.number, Unexplained(picture.key, failed.reason)
+
+    def _lost_source(self) -> str:
+        """Why nothing is left of the source; "" where something is."""
+        name = display_name(self.source)
+        if isinstance(self.source, Remote):
+            why = self.source.complaint()
+            return why and f"{name}: {why}"
+        folder = self.folders[1]
+        there = folder is not None and identity(self.source) == folder
+        return "" if there else f"{name} {self._lost(folder)}"
 
     def _is_gone(self) -> bool:
         return self.folders[0] is None or identity(self.output / HIDDEN) != self.folders[0]
