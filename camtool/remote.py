@@ -6,19 +6,21 @@ line, in which no address shows a password or a token.
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import io
 import re
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, TypeVar, runtime_checkable
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 WEB = ("http", "https")
@@ -37,6 +39,8 @@ WAITS = (0.5, 1.0, 2.0, 4.0)
 """Seconds before each further try of ours."""
 SECONDS = 30
 """After which a silent web server is given up."""
+AT_ONCE = 16
+"""Requests."""
 BLOCK = 8 << 20
 """Bytes to a request where a file is gone through."""
 _MARKS = ("ETag", "etag", "md5Hash", "blob_id", "LastModified", "last_modified", "mtime", "updated")
@@ -141,6 +145,11 @@ class Remote:
             self._ask(lambda fs: fs.pipe_file(self.address, content, **mode))
         except FileExistsError:
             return False
+        except RemoteError as error:
+            # Some stores know no such condition.
+            if not new or getattr(error.__cause__, "errno", None) != errno.ENOSYS:
+                raise
+            return not self.exists() and self.write(content)
         return True
 
     def upload(self, file: Path) -> None:
@@ -247,6 +256,14 @@ class _Ranges(io.RawIOBase):
         return len(content)
 
 
+def at_once(do: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
+    """What a function gives for each item, in their order; `AT_ONCE` wait at the same time."""
+    items = iter(items)
+    with ThreadPoolExecutor(AT_ONCE, "camtool-remote") as pool:
+        while some := list(islice(items, 64 * AT_ONCE)):
+            yield from pool.map(do, some)
+
+
 def is_address(text: str) -> bool:
     """Whether a text is an address rather than a path."""
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text) is not None
@@ -311,14 +328,21 @@ def _status(error: BaseException) -> int | None:
     return status if isinstance(status, int) else None
 
 
+def _is_slow(error: BaseException) -> bool:
+    # asyncio's error is not the built-in one before Python 3.11.
+    return isinstance(error, TimeoutError) or type(error).__name__.endswith("TimeoutError")
+
+
 def _may_pass(error: BaseException) -> bool:
-    """Whether it may go better in a moment."""
+    """Whether it may go better in a moment, and the library has not tried that already."""
     status = _status(error)
     if status is not None:
         return status in (408, 429) or status >= 500
-    slow = isinstance(error, (TimeoutError, asyncio.TimeoutError, ConnectionError))
-    cut = type(error).__module__.startswith(("aiohttp", "aiobotocore", "httpx", "requests"))
-    return slow or cut
+    library = type(error).__module__.partition(".")[0]
+    if library == "botocore":
+        return False
+    cut = library in ("aiohttp", "aiobotocore", "httpx", "requests")
+    return cut or _is_slow(error) or isinstance(error, ConnectionError)
 
 
 @contextmanager
@@ -340,6 +364,5 @@ def _line(error: Exception) -> str:
     if isinstance(error, FileNotFoundError) and (not text or is_address(text)):
         return "no such object"
     if not text:
-        slow = isinstance(error, (TimeoutError, asyncio.TimeoutError))
-        return "no answer in time" if slow else type(error).__name__
+        return "no answer in time" if _is_slow(error) else type(error).__name__
     return re.sub(r"\w+://[^\s'\")]+", lambda found: shown(found[0]), text)

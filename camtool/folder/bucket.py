@@ -13,7 +13,6 @@ import secrets
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,11 +20,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from camtool.folder.journal import Journal
-from camtool.folder.names import HIDDEN, JOURNAL
-from camtool.remote import Remote, RemoteError
+from camtool.folder.names import HIDDEN, JOURNAL, YOLO
+from camtool.remote import Remote, RemoteError, at_once
 
-AT_ONCE = 16
-"""Requests."""
 BEAT = 15.0
 """Seconds between two signs of life of whoever has claimed a bucket."""
 LEASE = 4 * BEAT
@@ -64,7 +61,7 @@ class Bucket:
             (self.folder / _SETTINGS).write_bytes((self.place / _SETTINGS).read())
         parts = sorted(name for name in self.sizes if name.startswith(_PARTS))
         with (self.folder / JOURNAL).open("wb") as stream:
-            for content in _at_once(lambda name: (self.place / name).read(), parts):
+            for content in at_once(lambda name: (self.place / name).read(), parts):
                 stream.write(content)
 
     def discard(self, names: Iterable[str]) -> None:
@@ -75,16 +72,18 @@ class Bucket:
 
     def remove(self, names: Iterable[str]) -> None:
         """Remove objects."""
-        for _ in _at_once(lambda name: (self.place / name).remove(), names):
+        for _ in at_once(lambda name: (self.place / name).remove(), names):
             pass
 
     def publish(self) -> None:
         """Put all files that were made here but the journal, and remove them here."""
         files = [path for path in self.folder.rglob("*") if path.is_file()]
-        names = [path.relative_to(self.folder).as_posix() for path in files]
+        names = {path.relative_to(self.folder).as_posix() for path in files}
         wanted = [name for name in names if not name.startswith(f"{HIDDEN}/")]
-        for _ in _at_once(lambda name: put(self.place, self.folder, name), wanted):
+        for _ in at_once(lambda name: put(self.place, self.folder, name), wanted):
             pass
+        if any(map(_is_of_yolo, names)):
+            self.remove(name for name in self.sizes if _is_of_yolo(name) and name not in names)
 
     def settle(self) -> None:
         """Put the settings, after which the place belongs to their run."""
@@ -127,15 +126,14 @@ class _PartedJournal(Journal):
         return False
 
 
+def _is_of_yolo(name: str) -> bool:
+    return name.startswith(f"{YOLO}/labels/")
+
+
 def put(place: Remote, folder: Path, name: str) -> None:
     """Put a file that was made in a folder, and remove it there."""
     (place / name).upload(folder / name)
     (folder / name).unlink()
-
-
-def _at_once(do: Callable[[str], Any], names: Iterable[str]) -> Iterator[Any]:
-    with ThreadPoolExecutor(AT_ONCE, "camtool-bucket") as pool:
-        yield from pool.map(do, names)
 
 
 @contextmanager
@@ -173,7 +171,8 @@ class _Claim:
         Raises:
             RemoteError: Another run has it, or it can't be reached.
         """
-        if not self._lock.write(self._content(), new=True):
+        # A try whose answer was lost may have been the one that wrote it.
+        if not self._lock.write(self._content(), new=True) and not self._is_ours():
             self._wait_for_other(warn)
             self._lock.write(self._content())
             if not self._is_ours():
@@ -192,9 +191,9 @@ class _Claim:
         if self._taken:
             _OURS.discard(self._who["token"])
             self._over.set()
-            self._thread.join()
+            self._thread.join(BEAT)
             with suppress(OSError):
-                if self._is_ours():
+                if not self._thread.is_alive() and self._is_ours():
                     self._lock.remove()
 
     def _wait_for_other(self, warn: Callable[[str], None]) -> None:

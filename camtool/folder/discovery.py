@@ -13,14 +13,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
-from typing import TypeAlias, TypeGuard
+from typing import TypeGuard
 
 from camtool.engines.engine import Job
 from camtool.folder.names import HIDDEN, THUMBNAILS, shown_in
-from camtool.folder.shards import is_shard, members
+from camtool.folder.shards import Member, Origin, is_shard, members
 from camtool.images import display_name
 from camtool.images.read import printable
-from camtool.remote import WEB, Remote, RemoteError, Stored, is_address, shown
+from camtool.remote import WEB, Remote, RemoteError, at_once, is_address, place_at, shown
 
 LISTS = {".txt", ".csv", ".tsv", ".lst"}
 PICTURES = {
@@ -36,7 +36,6 @@ _MAGIC = (
 )
 
 
-Origin: TypeAlias = "Path | Stored"
 _SPAN = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
@@ -121,7 +120,7 @@ def discover(source: str, exclude: Path | Remote | None = None, recursive: bool 
 def _found(source: str, exclude: Path | Remote | None, recursive: bool) -> Source:
     """What a source holds, shards as they are."""
     if _SPAN.search(source) and not os.path.lexists(source):
-        return _listed([(_place(name), None) for name in _numbered(source)])
+        return _listed([(place_at(name), None) for name in _numbered(source)])
     if is_address(source):
         return _behind(Remote.at(source), exclude, recursive)
     path, exclude = Path(source), exclude if isinstance(exclude, Path) else None
@@ -132,10 +131,6 @@ def _found(source: str, exclude: Path | Remote | None, recursive: bool) -> Sourc
     if glob.has_magic(source):
         return _pattern(source, exclude)
     raise SourceError(f"{printable(source)}: no such folder, list or pattern")
-
-
-def _place(name: str) -> Path | Remote:
-    return Remote.at(name) if is_address(name) else Path(name)
 
 
 def _numbered(source: str) -> Iterator[str]:
@@ -162,9 +157,9 @@ def _behind(place: Remote, exclude: Path | Remote | None, recursive: bool) -> So
     if glob.has_magic(place.address):
         return _matching(place, exclude)
     found = Source(place)
-    for name, one in _pictures_of(place.below(), place, exclude, found):
-        if recursive or "/" not in name:
-            found.add(one, _safe(name))
+    objects = {name: one for name, one in place.below().items() if recursive or "/" not in name}
+    for name, one in _pictures_of(objects, place, exclude, found):
+        found.add(one, _safe(name))
     return found
 
 
@@ -214,15 +209,19 @@ def _spread(source: Source) -> Source:
     if not any(_is_shard(picture.source) for picture in source.pictures):
         return source
     found, keys = replace(source, pictures=[]), _Keys()
-    for picture in source.pictures:
-        origin = picture.source
-        if not _is_shard(origin):
-            found.add(origin, keys.unlike(picture.key), picture.listed)
-            continue
-        for name, one, target in members(origin, state_of(origin), PICTURES):
-            key = _safe(f"{picture.key}/{name}")
+    for picture, inside in zip(source.pictures, at_once(_inside, source.pictures), strict=True):
+        for name, one, target in inside:
+            key = _safe(f"{picture.key}/{name}") if name else picture.key
             found.add(one, keys.unlike(key), picture.listed or target)
     return found
+
+
+def _inside(picture: Picture) -> list[Member]:
+    """The pictures of a shard; a picture itself has no other name there."""
+    origin = picture.source
+    if _is_shard(origin):
+        return list(members(origin, state_of(origin), PICTURES))
+    return [("", origin, None)]
 
 
 def _is_shard(origin: Origin) -> TypeGuard[Path | Remote]:
@@ -407,7 +406,7 @@ def _columns(rows: Sequence[Sequence[str]]) -> Iterator[tuple[str, str | None]]:
 def _locate(name: str, listed: Path | Remote) -> Path | Remote:
     """A listed path: an address, or relative to the list's folder, or else to the current one."""
     if is_address(name):
-        return Remote.at(name)
+        return place_at(name)
     if isinstance(listed, Remote):
         return Remote(f"{shown(listed.address).rpartition('/')[0]}/{_safe(name)}")
     beside = listed.parent / name

@@ -10,10 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from camtool.folder.discovery import Origin, Picture
+from camtool.folder.discovery import Picture
 from camtool.folder.entry import Explained, box_of
 from camtool.folder.names import thumbnail_of
 from camtool.folder.results import Entries, explained, failures
+from camtool.folder.shards import Origin
 from camtool.remote import WEB, Remote
 
 if TYPE_CHECKING:

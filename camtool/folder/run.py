@@ -35,7 +35,7 @@ from camtool.folder.work import Fatal, Noted, WriteFiles
 from camtool.folder.workspace import RunError, claimed, remove_strays
 from camtool.folder.yolo import write_yolo
 from camtool.images import MAX_PIXELS, display_name
-from camtool.remote import Remote, RemoteError, is_address, shown
+from camtool.remote import Remote, is_address, shown
 from camtool.views.save import Views
 
 if TYPE_CHECKING:
@@ -188,6 +188,8 @@ class FolderRun:
         """
         request, output = self.plan.request(self.model), self.plan.output
         source = discover(self.plan.source, output, self.plan.recursive)
+        distant = isinstance(source.root, Remote) or isinstance(output, Remote)
+        request = replace(request, distant=distant)
         pictures = _named(self._judged(source.pictures), output)
         self.summary = Summary(len(pictures), skipped=source.skipped, own=source.own)
         with ExitStack() as stack:
@@ -223,8 +225,8 @@ class FolderRun:
             return
         try:
             self._bucket = stack.enter_context(bucket_at(output, self.warn))
-        except RemoteError as error:
-            raise RunError(f"{display_name(output)}: {error}") from None
+        except OSError as error:
+            raise RunError(f"{display_name(output)}: {error.strerror or error}") from None
         self._folder = self._bucket.folder
 
     def _claimed(self, pictures: Sequence[Picture]) -> AbstractContextManager[Journal]:

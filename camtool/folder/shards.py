@@ -23,7 +23,8 @@ GROUPS = 4
 LONGEST_LABEL = 1000
 
 Shard: TypeAlias = "Path | Remote"
-Member: TypeAlias = "tuple[str, Stored, str | None]"
+Origin: TypeAlias = "Path | Stored"
+Member: TypeAlias = "tuple[str, Origin, str | None]"
 """A picture's name in its shard, the picture, and its class by index or label if that is known."""
 
 

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 from camtool.engines.engine import Failed, Request
 from camtool.engines.stream import explain_jobs
 from camtool.engines.threads import ThreadEngine, Workers
-from camtool.folder.discovery import Origin, discover
+from camtool.folder.discovery import discover
+from camtool.folder.shards import Origin
 from camtool.images import MAX_PIXELS
+from camtool.remote import Remote
 
 if TYPE_CHECKING:
     from camtool.explanation import Explanation
@@ -31,7 +33,8 @@ def explain_folder(
     if topk < 1 or (batch_size is not None and batch_size < 1):
         raise ValueError("topk and batch_size must be 1 or more")
     indices = tuple(model.resolve(targets))
-    pictures = discover(source, recursive=recursive).pictures
+    found = discover(source, recursive=recursive)
     request = Request(indices, topk, batch_size or model.measured_batch_size(), max_pixels)
-    engine = ThreadEngine(model, request, Workers.for_folder(model.device, workers))
-    return ((picture.source, result) for picture, result in explain_jobs(engine, pictures))
+    distant = isinstance(found.root, Remote)
+    engine = ThreadEngine(model, request, Workers.for_folder(model.device, workers, distant))
+    return ((picture.source, result) for picture, result in explain_jobs(engine, found.pictures))

@@ -83,8 +83,8 @@ class WriteFiles:
         """For the output and the source that are there now."""
         if place:
             make_folders(output / HIDDEN)
-        behind = isinstance(source, Remote)
-        folders = identity(output / HIDDEN), None if behind else identity(source)
+        folder = None if isinstance(source, Remote) else identity(source)
+        folders = identity(output / HIDDEN), folder
         return cls(output, views, thumbnails, labels, source, folders, place)
 
     def __reduce__(self) -> tuple[object, ...]:

@@ -86,12 +86,7 @@ def test_a_bucket_is_gone_through_as_a_folder_is(tmp_path_factory, memory, names
             return str(error).partition(": ")[2]
         return [picture.key for picture in found.pictures], found.skipped, found.own
 
-    here, there = told(str(folder)), told(address)
-    if isinstance(here, str) or recursive:
-        assert there == here
-    else:
-        # One listing tells of deeper objects as well.
-        assert there[0] == here[0]
+    assert told(address) == told(str(folder))
 
 
 @pytest.mark.parametrize("name", ["../../evil.jpg", "a/../b.jpg", "a//b.jpg", "./x.jpg", "..jpg"])
@@ -260,7 +255,7 @@ def claim(place, **others):
 def test_a_living_run_keeps_its_place(quick, place):
     first = claim(place, host="elsewhere")
     first.take(print)
-    said = []
+    said: list[str] = []
     with pytest.raises(RemoteError, match="another run is writing there"):
         claim(place).take(said.append)
     assert "sign of life" in said[0]
@@ -282,7 +277,7 @@ def test_two_claims_of_one_process_are_told_apart(quick, place):
 def test_the_place_of_a_dead_run_is_taken(quick, place, memory, others):
     dead = claim(place, **others)
     memory.pipe_file(f"{place}/.camtool/lock", dead._content())
-    said = []
+    said: list[str] = []
     made = claim(place)
     made.take(said.append)
     assert len(said) == ("host" in others)

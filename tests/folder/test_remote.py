@@ -42,6 +42,7 @@ ANSWERS = {
     "busy": (503, "SlowDown", "Please reduce your request rate."),
     "denied": (403, "AccessDenied", "Access Denied"),
     "long": (400, "KeyTooLongError", "Your key is too long"),
+    "unable": (501, "NotImplemented", "A header is not implemented"),
     "gone": (404, "NoSuchKey", "The specified key does not exist."),
 }
 
@@ -50,6 +51,7 @@ class Between(BaseHTTPRequestHandler):
     """Passes on what is asked of the store, unless a fault is wanted."""
 
     protocol_version = "HTTP/1.1"
+    server: Proxy
 
     def do_GET(self):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
@@ -239,7 +241,7 @@ def failed(store, output):
 
 def kinds(asked):
     """How often what was asked: a method, and what of."""
-    found = {}
+    found: dict[tuple[str, str], int] = {}
     for method, path, _ in asked:
         of = "list" if "list-type" in path else path.partition("?")[0].rpartition("/")[0]
         key = method, of.removeprefix("/bucket/")
@@ -310,16 +312,21 @@ def test_killed_there_and_continued_on_another_machine(
         shutil.rmtree(scratch)
     assert in_the_middle >= 2
     assert store.exists(f"{output}/.camtool/lock")
-    last = subprocess.run(
-        [*words, *OPTIONS],
+    last = command(environment, *words[1:], *OPTIONS)
+    assert last.returncode == 1, last.stderr
+    assert "Traceback" not in last.stderr
+    assert without_source(results(store, output), source) == whole
+
+
+def command(environment, *words):
+    """What Python does in a process of its own."""
+    return subprocess.run(
+        [sys.executable, *map(os.fspath, words)],
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert last.returncode == 1, last.stderr
-    assert "Traceback" not in last.stderr
-    assert without_source(results(store, output), source) == whole
 
 
 IMPATIENT = """
@@ -424,6 +431,11 @@ def test_a_store_that_nobody_answers_for_is_one_line(few, batch, monkeypatch, tm
     assert done.output.count("\n") == 1
 
 
+def test_a_store_without_conditions_is_written_to(few, batch, proxy):
+    proxy.fail("PUT", "out/.camtool/lock", "unable", times=1)
+    assert batch(f"{few}/photos", f"{few}/out", *PLAIN).exit_code == 0
+
+
 def test_two_runs_begin_at_once_and_one_goes_on(few, monkeypatch):
     monkeypatch.setattr(bucket, "BEAT", 0.2)
     lock = remote.Remote(few) / "out/.camtool/lock"
@@ -496,15 +508,27 @@ def test_explain_takes_objects(few, tiny, tmp_path):
     assert "explain writes here" in refused.output
 
 
-def test_ray_reads_from_there_and_writes_there(store, few, batch):
+def test_ray_reads_from_there_and_writes_there(store, few, batch, environment, tiny):
     pytest.importorskip("ray", reason="needs ray")
     assert batch(f"{few}/photos", f"{few}/threads", *OPTIONS).exit_code == 0
-    assert batch(f"{few}/photos", f"{few}/ray", *OPTIONS, "--engine", "ray").exit_code == 0
+    words = ["batch", f"{few}/photos", "-o", f"{few}/ray", "-m", tiny, "--engine", "ray", *OPTIONS]
+    done = command(environment, "-m", "camtool", *words)
+    assert done.returncode == 0, done.stderr
     assert results(store, f"{few}/ray") == results(store, f"{few}/threads")
 
 
+class Counting(ThreadingHTTPServer):
+    """A server that notes what it was asked for."""
+
+    def __init__(self, *words):
+        super().__init__(*words)
+        self.asked: list[str] = []
+
+
 class Quiet(SimpleHTTPRequestHandler):
-    """A web server for files that keeps count, and asks for a password in its way."""
+    """Gives files, but some only in the end, and some not at all."""
+
+    server: Counting
 
     def do_GET(self):
         self.server.asked.append(self.path)
@@ -524,8 +548,7 @@ def web(tmp_path, make_pictures, monkeypatch):
     make_pictures(tmp_path / "web" / "photos", 5)
     handler = partial(Quiet, directory=tmp_path / "web")
     monkeypatch.setattr(remote, "WAITS", (0.01, 0.01, 0.01))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as made:
-        made.asked = []
+    with Counting(("127.0.0.1", 0), handler) as made:
         threading.Thread(target=made.serve_forever, args=(0.01,), daemon=True).start()
         yield made
         made.shutdown()

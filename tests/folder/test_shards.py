@@ -118,7 +118,8 @@ def test_no_name_in_a_shard_leads_out_of_the_output_or_is_there_twice(tmp_path):
 def test_of_a_tar_no_more_is_read_for_a_picture_than_the_picture(photos, tmp_path, monkeypatch):
     tar = pack(tmp_path / "a.tar", contents(photos))
     found = discover(str(tar))
-    files, opened = contents(photos), []
+    files = contents(photos)
+    opened: list[io.FileIO] = []
     monkeypatch.setattr(Path, "open", spy(opened))
     assert [picture.source.read() for picture in found.pictures] == [*files.values()]
     assert [stream.told for stream in opened] == [len(content) for content in files.values()]
