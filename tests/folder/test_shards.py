@@ -6,6 +6,7 @@ import io
 import json
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -119,7 +120,7 @@ def test_of_a_tar_no_more_is_read_for_a_picture_than_the_picture(photos, tmp_pat
     tar = pack(tmp_path / "a.tar", contents(photos))
     found = discover(str(tar))
     files = contents(photos)
-    opened: list[io.FileIO] = []
+    opened: list[Any] = []
     monkeypatch.setattr(Path, "open", spy(opened))
     assert [picture.source.read() for picture in found.pictures] == [*files.values()]
     assert [stream.told for stream in opened] == [len(content) for content in files.values()]
