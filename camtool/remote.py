@@ -127,6 +127,14 @@ class Remote:
         """Address of the bucket, or of the server."""
         return "/".join(self.address.split("/")[:3])
 
+    @property
+    def parent(self) -> Remote:
+        """What it lies in."""
+        whole = self.address
+        if self.scheme in WEB:
+            whole = re.split(r"[?#]", whole, maxsplit=1)[0]
+        return Remote(whole.rpartition("/")[0])
+
     def __truediv__(self, name: str) -> Remote:
         """What lies below."""
         return Remote(f"{self.address}/{name}")

@@ -6,37 +6,36 @@ import csv
 import glob
 import io
 import os
-import re
 import stat
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import TypeGuard
 
 from camtool.engines.engine import Job
-from camtool.folder.names import HIDDEN, THUMBNAILS, shown_in
+from camtool.folder.names import HIDDEN, PICTURES, THUMBNAILS, shown_in
+from camtool.folder.objects import (
+    is_numbered,
+    numbered,
+    objects_below,
+    objects_matching,
+    safe_key,
+)
 from camtool.folder.shards import Member, Origin, is_shard, members
 from camtool.images import display_name
 from camtool.images.read import printable
 from camtool.remote import WEB, Remote, RemoteError, at_once, is_address, place_at, shown
 
 LISTS = {".txt", ".csv", ".tsv", ".lst"}
-PICTURES = {
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib"),
-    *(".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".ico", ".tga", ".avif"),
-    *(".heic", ".heif", ".hif", ".jxl", ".npy"),
-}
 _PATH_COLUMNS = ("path", "file", "filename", "file_name", "image", "image_path")
 _TARGET_COLUMNS = ("target", "label", "class", "category")
+_SAME = "is where the results should go too; choose another --output"
 _MAGIC = (
     *(b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"RIFF"),
     *(b"P1", b"P2", b"P3", b"P4", b"P5", b"P6", b"\0\0\0\x0cjP"),
 )
-
-
-_SPAN = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
 class SourceError(ValueError):
@@ -119,8 +118,8 @@ def discover(source: str, exclude: Path | Remote | None = None, recursive: bool 
 
 def _found(source: str, exclude: Path | Remote | None, recursive: bool) -> Source:
     """What a source holds, shards as they are."""
-    if _SPAN.search(source) and not os.path.lexists(source):
-        return _listed([(place_at(name), None) for name in _numbered(source)])
+    if is_numbered(source) and not os.path.lexists(source):
+        return _listed([(place_at(name), None) for name in numbered(source)])
     if is_address(source):
         return _behind(Remote.at(source), exclude, recursive)
     path, exclude = Path(source), exclude if isinstance(exclude, Path) else None
@@ -133,75 +132,26 @@ def _found(source: str, exclude: Path | Remote | None, recursive: bool) -> Sourc
     raise SourceError(f"{printable(source)}: no such folder, list or pattern")
 
 
-def _numbered(source: str) -> Iterator[str]:
-    """The names that "{0000..0099}" stands for."""
-    span = _SPAN.search(source)
-    if span is None:
-        yield source
-        return
-    first, last = span.groups()
-    for number in range(int(first), int(last) + 1):
-        here = f"{source[: span.start()]}{number:0{len(first)}d}{source[span.end() :]}"
-        yield from _numbered(here)
-
-
 def _behind(place: Remote, exclude: Path | Remote | None, recursive: bool) -> Source:
+    """What is behind an address, told by the address alone where it has an ending."""
     ending = PurePosixPath(place.name).suffix.lower()
+    if isinstance(exclude, Remote) and exclude.address == place.address:
+        raise SourceError(f"{display_name(place)}: {_SAME}")
     if ending in LISTS:
         return _list(place)
-    if ending in PICTURES or is_shard(place):
-        whole = "*" in place.name or "[" in place.name
-        return _matching(place, exclude) if whole else _listed([(place, None)])
-    if place.scheme in WEB:
-        raise SourceError(f"{place.name}: a web server lists nothing; give a list of addresses")
-    if glob.has_magic(place.address):
-        return _matching(place, exclude)
-    found = Source(place)
-    objects = {name: one for name, one in place.below().items() if recursive or "/" not in name}
-    for name, one in _pictures_of(objects, place, exclude, found):
-        found.add(one, _safe(name))
-    return found
-
-
-def _matching(pattern: Remote, exclude: Path | Remote | None) -> Source:
-    bucket = Remote(pattern.bucket)
-    found = Source(bucket)
-    some = _pictures_of(pattern.matching(), bucket, exclude, found)
-    listed = _listed([(one, None) for _, one in some])
-    return replace(listed, skipped=found.skipped, own=found.own)
-
-
-def _pictures_of(
-    objects: Mapping[str, Remote], base: Remote, exclude: Path | Remote | None, found: Source
-) -> Iterator[tuple[str, Remote]]:
-    """Objects that are pictures, in the order in which a folder of them is gone through."""
-    out = f"{exclude.address}/" if isinstance(exclude, Remote) else "\0"
-    if out == f"{base.address}/":
-        raise SourceError(
-            f"{base.name}: is where the results should go too; choose another --output"
-        )
-    runs = {name.rpartition(f"{HIDDEN}/")[0] for name in objects if _is_hidden(name)}
-    own = tuple(f"{run}{folder}/" for run in runs for folder in (HIDDEN, THUMBNAILS))
-    for name in sorted(objects, key=lambda name: [*map(os.fsencode, name.split("/"))]):
-        one = objects[name]
-        if name.startswith(own) or one.address.startswith(out):
-            continue
-        if shown_in(name.rpartition("/")[2]):
-            found.own += 1
-        elif PurePosixPath(name).suffix.lower() in PICTURES or is_shard(one):
-            yield name, one
-        else:
-            found.skipped += 1
-
-
-def _is_hidden(name: str) -> bool:
-    return f"/{HIDDEN}/" in f"/{name}"
-
-
-def _safe(name: str) -> str:
-    """A name from elsewhere as a key: no part of it leads out of a folder, or nowhere."""
-    parts = [part for part in name.split("/") if part not in ("", ".")]
-    return "/".join("~" if part == ".." else part for part in parts) or "~"
+    if place.scheme not in WEB and glob.has_magic(place.address):
+        objects = objects_matching(place, exclude)
+        found = _listed([(one, None) for _, one in objects.pictures])
+    elif ending in PICTURES or is_shard(place):
+        return _listed([(place, None)])
+    elif place.scheme in WEB:
+        name = display_name(place)
+        raise SourceError(f"{name}: a web server lists nothing; give a list of addresses")
+    else:
+        objects, found, keys = objects_below(place, exclude, recursive), Source(place), _Keys()
+        for name, one in objects.pictures:
+            found.add(one, keys.unlike(safe_key(name)))
+    return replace(found, skipped=objects.skipped, own=objects.own)
 
 
 def _spread(source: Source) -> Source:
@@ -211,7 +161,7 @@ def _spread(source: Source) -> Source:
     found, keys = replace(source, pictures=[]), _Keys()
     for picture, inside in zip(source.pictures, at_once(_inside, source.pictures), strict=True):
         for name, one, target in inside:
-            key = _safe(f"{picture.key}/{name}") if name else picture.key
+            key = safe_key(f"{picture.key}/{name}") if name else picture.key
             found.add(one, keys.unlike(key), picture.listed or target)
     return found
 
@@ -220,7 +170,7 @@ def _inside(picture: Picture) -> list[Member]:
     """The pictures of a shard; a picture itself has no other name there."""
     origin = picture.source
     if _is_shard(origin):
-        return list(members(origin, state_of(origin), PICTURES))
+        return list(members(origin, state_of(origin)))
     return [("", origin, None)]
 
 
@@ -231,9 +181,7 @@ def _is_shard(origin: Origin) -> TypeGuard[Path | Remote]:
 def _folder(root: Path, exclude: Path | None, recursive: bool) -> Source:
     left_out = identity(exclude) if exclude else None
     if left_out and left_out == identity(root):
-        raise SourceError(
-            f"{display_name(root)}: is where the results should go too; choose another --output"
-        )
+        raise SourceError(f"{display_name(root)}: {_SAME}")
     found = Source(root)
     for path, unreadable in _walk(root, left_out, recursive):
         if not unreadable and shown_in(path.name):
@@ -408,7 +356,7 @@ def _locate(name: str, listed: Path | Remote) -> Path | Remote:
     if is_address(name):
         return place_at(name)
     if isinstance(listed, Remote):
-        return Remote(f"{shown(listed.address).rpartition('/')[0]}/{_safe(name)}")
+        return listed.parent / safe_key(name)
     beside = listed.parent / name
     # os.path's functions take any name; pathlib's raise where one is too long.
     return Path(name) if os.path.lexists(name) and not os.path.lexists(beside) else beside
@@ -440,7 +388,7 @@ def _listed(pairs: Sequence[tuple[Path | Remote, str | None]]) -> Source:
     found, keys = Source(root), _Keys()
     for place, target in pairs:
         if isinstance(place, Remote):
-            name = _safe("/".join(_parts(place)[shared:]))
+            name = safe_key("/".join(_parts(place)[shared:]))
         else:
             name = Path(os.path.relpath(place, common)).as_posix()
         found.add(place, keys.unlike(name), target)

@@ -21,6 +21,11 @@ HIDDEN = ".camtool"
 JOURNAL = f"{HIDDEN}/journal.jsonl"
 THUMBNAILS = "report/thumbs"
 YOLO = "yolo"
+PICTURES = {
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib"),
+    *(".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".ico", ".tga", ".avif"),
+    *(".heic", ".heif", ".hif", ".jxl", ".npy"),
+}
 _VIEW = re.compile(
     r"(.+)\.(?:cam\.(?:png|npz|json|html)|(?:overlay|heatmap|boxes)-\d+\.(?:jpg|png|webp))",
     re.DOTALL,

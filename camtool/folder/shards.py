@@ -14,10 +14,11 @@ from pathlib import Path, PurePosixPath
 from threading import Lock
 from typing import Any, BinaryIO, TypeAlias
 
+from camtool.folder.names import PICTURES
 from camtool.remote import Remote, RemoteError, Stored
 
 SHARDS = {".tar", ".parquet"}
-GROUPS = 4
+GROUPS = 2
 """Row groups of Parquet files kept in memory, for pictures are read one after the other."""
 
 LONGEST_LABEL = 1000
@@ -95,17 +96,11 @@ class _Sample:
     label: str | None = None
 
 
-def members(shard: Shard, state: tuple[int, ...], endings: set[str]) -> Iterator[Member]:
-    """The pictures of a shard, in its order.
-
-    Args:
-        shard: A .tar or .parquet file.
-        state: Of the file.
-        endings: Of pictures.
-    """
+def members(shard: Shard, state: tuple[int, ...]) -> Iterator[Member]:
+    """The pictures of a shard, a .tar or .parquet file, in its order; its state is theirs."""
     listed = _of_tar if _suffix(shard) == ".tar" else _of_parquet
     try:
-        yield from listed(shard, state, endings)
+        yield from listed(shard, state)
     except (OSError, tarfile.TarError, ValueError) as error:
         reason = f"can't be read any further ({error})"
         yield "", Unreadable(_name(shard), reason), None
@@ -128,12 +123,12 @@ def _opened(shard: Shard) -> AbstractContextManager[BinaryIO]:
     return shard.opened() if isinstance(shard, Remote) else shard.open("rb")
 
 
-def _of_tar(shard: Shard, state: tuple[int, ...], endings: set[str]) -> Iterator[Member]:
+def _of_tar(shard: Shard, state: tuple[int, ...]) -> Iterator[Member]:
     samples: dict[str, _Sample] = {}
     broken: Exception | None = None
     with _opened(shard) as stream:
         try:
-            _index(stream, samples, endings)
+            _index(stream, samples)
         except (OSError, tarfile.TarError) as error:
             broken = error
     for sample in samples.values():
@@ -143,7 +138,7 @@ def _of_tar(shard: Shard, state: tuple[int, ...], endings: set[str]) -> Iterator
         raise broken
 
 
-def _index(stream: BinaryIO, samples: dict[str, _Sample], endings: set[str]) -> None:
+def _index(stream: BinaryIO, samples: dict[str, _Sample]) -> None:
     """Note what a tar holds, as far as it is whole."""
     with tarfile.open(fileobj=stream, mode="r:") as tar:
         for member in tar:
@@ -154,13 +149,13 @@ def _index(stream: BinaryIO, samples: dict[str, _Sample], endings: set[str]) -> 
                 continue
             if ending == "cls" and (content := tar.extractfile(member)):
                 sample.label = content.read(LONGEST_LABEL).decode(errors="replace").strip() or None
-            elif PurePosixPath(name).suffix.lower() in endings:
+            elif PurePosixPath(name).suffix.lower() in PICTURES:
                 sample.pictures.append((member.name, member.offset_data, member.size))
             # The library would keep every member.
             tar.members = []  # type: ignore[attr-defined]
 
 
-def _of_parquet(shard: Shard, state: tuple[int, ...], _: set[str]) -> Iterator[Member]:
+def _of_parquet(shard: Shard, state: tuple[int, ...]) -> Iterator[Member]:
     try:
         import pyarrow.parquet as pq
     except ImportError:
@@ -188,7 +183,7 @@ def _columns(schema: Any) -> tuple[str | None, dict[str, str]]:
     """The column of the pictures' bytes, and those of their names and classes."""
     import pyarrow as pa
 
-    others = {"label": "label"} if "label" in schema.names else {}
+    others = {"label": "label"} if _is_class(schema) else {}
     for name in ("image", "img", "bytes"):
         if name not in schema.names:
             continue
@@ -199,6 +194,16 @@ def _columns(schema: Any) -> tuple[str | None, dict[str, str]]:
         if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
             return name, others
     return None, others
+
+
+def _is_class(schema: Any) -> bool:
+    """Whether there is one class a picture, by index or label."""
+    import pyarrow as pa
+
+    if "label" not in schema.names:
+        return False
+    kind = schema.field("label").type
+    return bool(pa.types.is_integer(kind) or pa.types.is_string(kind))
 
 
 @lru_cache(GROUPS)

@@ -101,6 +101,27 @@ def test_no_name_of_an_object_leads_out_of_the_output(memory, place, name):
     del memory.store[f"{start}/{name}"]
 
 
+def test_objects_whose_names_would_be_one_path_stay_two(memory, place):
+    start = memory._strip_protocol(place)
+    names = ("a/b.jpg", "a//b.jpg", "a/./b.jpg")
+    for name in names:
+        path = f"{start}/{name}"
+        memory.store[path] = fsspec.implementations.memory.MemoryFile(memory, path, b"")
+    pictures = discover(place).pictures
+    assert sorted(picture.key for picture in pictures) == ["a/b.jpg", "a/b.jpg~2", "a/b.jpg~3"]
+    assert len({picture.source.address for picture in pictures}) == 3
+    for name in names:
+        del memory.store[f"{start}/{name}"]
+
+
+def test_a_pattern_leaves_out_thumbnails_of_a_run(memory, place):
+    names = ("out/.camtool/settings.json", "out/report/thumbs/x.jpg", "report/thumbs/y.jpg")
+    for name in (*names, "out/x.jpg.overlay-1.jpg", "z.jpg"):
+        memory.pipe_file(f"{place}/{name}", b"")
+    keys = [picture.key for picture in discover(f"{place}/**/*.jpg").pictures]
+    assert keys == ["report/thumbs/y.jpg", "z.jpg"]
+
+
 def test_patterns_numbers_and_lists(memory, place):
     for name in ("a/01.jpg", "a/02.jpg", "a/03.png", "b/01.jpg", "b/notes.txt"):
         memory.pipe_file(f"{place}/{name}", b"")

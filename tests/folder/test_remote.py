@@ -35,7 +35,7 @@ PLAIN = ("--results", "csv", "--save", "npz")
 NUMBERS = count()
 TRIES = {"denied": 1, "gone": 1, "cut": 5}
 """Where they are not those of the library that speaks with S3, of which the tests allow three."""
-SLOW = 1.0
+SLOW = 2.0
 """Seconds after which the client gives up waiting in these tests."""
 ERROR = "<?xml version='1.0'?><Error><Code>{}</Code><Message>{}</Message></Error>"
 ANSWERS = {

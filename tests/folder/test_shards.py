@@ -83,6 +83,13 @@ def test_a_class_beside_a_picture_is_its_truth(photos, tmp_path):
     assert [p.listed for p in discover(str(parquet)).pictures] == [str(label) for label in labels]
 
 
+def test_what_is_no_class_is_none(photos, tmp_path):
+    files = contents(photos)
+    for labels in ([{"x": 1}] * len(files), [[1, 2]] * len(files), [0.5] * len(files)):
+        found = discover(str(table(tmp_path / "a.parquet", files, label=labels)))
+        assert {picture.listed for picture in found.pictures} == {None}
+
+
 def test_samples_are_told_apart_by_folder_and_up_to_the_first_dot(tmp_path):
     names = ("a/1.jpg", "b/1.jpg", "b/1.mask.png", "b/1.json", "1.JPEG", "x.y/2.png")
     files = {**dict.fromkeys(names, b"."), "b/1.cls": b"7", "x.y/2.cls": b"8\n"}
