@@ -108,6 +108,8 @@ class Remote:
         scheme, _, rest = address.partition("://")
         if scheme not in _PACKAGES:
             raise RemoteError(f"an address begins with one of {', '.join(_PACKAGES)}, and ://")
+        if not rest.strip("/"):
+            raise RemoteError("names no bucket")
         if scheme not in WEB and "@" in rest.partition("/")[0]:
             raise RemoteError("credentials belong in the environment, not in the address")
         return cls(address.rstrip("/"))
@@ -141,6 +143,8 @@ class Remote:
 
     def read(self, start: int | None = None, end: int | None = None) -> bytes:
         """Its bytes, or those from a first to before a last one, with one request."""
+        if start is not None and start == end:
+            return b""
         content: bytes = self._ask(lambda fs: fs.cat_file(self.address, start=start, end=end))
         if end is not None and start is not None and len(content) != end - start:
             raise RemoteError("the server gives no parts of a file")
@@ -216,7 +220,7 @@ class Remote:
         Raises:
             RemoteError: It is not there, or the server tells no size.
         """
-        size = self._ask(lambda fs: fs.info(self.address))["size"]
+        size = self._ask(lambda fs: fs.info(self.address)["size"])
         if size is None:
             raise RemoteError("the server tells no size")
         return io.BufferedReader(_Ranges(self, size), BLOCK)
@@ -303,8 +307,9 @@ def _filesystem(scheme: str) -> Any:
         import fsspec
 
         made = fsspec.filesystem(scheme, skip_instance_cache=True, **_options(scheme))
-        # Tries of s3fs around those of botocore, and those around these, would take half an hour.
-        made.retries = 1
+        if scheme == "s3":
+            # Its tries around those of botocore, and ours around these, would take half an hour.
+            made.retries = 1
         return made
     except ImportError:
         package = _PACKAGES[scheme]

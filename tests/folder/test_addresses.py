@@ -175,6 +175,7 @@ def test_what_is_shown_of_an_address(address, safe):
         ("photos", "https://me:secret@host/out", "https://host/out: nothing can be written there"),
         ("photos", "hf://datasets/a/b", "nothing can be written there"),
         ("photos", "ftp://host/out", "begins with one of"),
+        ("photos", "s3://", "s3://: names no bucket"),
         ("gs://bucket/photos", "out", "gs:// needs gcsfs: pip install 'camtool[remote]' gcsfs"),
         ("photos", "az://bucket/out", "az:// needs adlfs: pip install 'camtool[remote]' adlfs"),
     ],

@@ -61,6 +61,8 @@ class Between(BaseHTTPRequestHandler):
             status, code, message = ANSWERS[fault]
             self.answer(status, {}, ERROR.format(code, message).encode())
             return
+        if fault == "together":
+            self.server.four.wait(30)
         if fault == "slow":
             self.server.over.wait(SLOW + 1)
             self.close_connection = True
@@ -96,7 +98,7 @@ class Proxy(ThreadingHTTPServer):
     def __init__(self, behind):
         super().__init__(("127.0.0.1", 0), Between)
         self.behind, self.asked, self.faults = behind, [], []
-        self.over = threading.Event()
+        self.over, self.four = threading.Event(), threading.Barrier(4)
         threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
 
     def handle_error(self, *_):
@@ -277,6 +279,14 @@ def test_a_finished_run_there_reads_no_picture(store, few, batch, proxy):
     assert ("PUT", f"{at}/out/report/thumbs") not in asked
     assert sum(asked[key] for key in asked if key[0] == "HEAD") <= 1
     assert results(store, f"{few}/out") == before
+
+
+@pytest.mark.parametrize(("method", "part"), [("GET", "photos/00"), ("PUT", "out/00")])
+def test_many_requests_wait_for_one_forward_pass(few, batch, proxy, method, part):
+    """Answers come to four at once alone."""
+    proxy.fail(method, part, "together", times=8)
+    done = batch(f"{few}/photos", f"{few}/out", *PLAIN, "-j", "1", "-b", "2")
+    assert done.exit_code == 0, done.output
 
 
 def test_killed_there_and_continued_on_another_machine(
@@ -478,11 +488,14 @@ def test_shards_there_give_what_pictures_here_give(
         path.name: path.read_bytes() for path in (tmp_path / "here").iterdir() if "jpg" in path.name
     }
     assert len(wanted) == 8 * 3
+    with tarfile.open(tmp_path / "x.tar", "a") as tar:
+        tar.addfile(tarfile.TarInfo("empty.jpg"))
     for kind in ("tar", "parquet"):
         shard = f"{few}/shards/x.{kind}"
         store.put_file(str(tmp_path / f"x.{kind}"), shard)
         proxy.heal()
-        assert batch(shard, f"{few}/{kind}", *OPTIONS, "--no-report").exit_code == 0
+        batch(shard, f"{few}/{kind}", *OPTIONS, "--no-report")
+        assert len(failed(store, f"{few}/{kind}")) == (kind == "tar")
         ranges = [part for method, path, part in proxy.asked if f"x.{kind}" in path and part]
         found = results(store, f"{few}/{kind}")
         prefix = f"x.{kind}/"
@@ -536,6 +549,11 @@ class Quiet(SimpleHTTPRequestHandler):
             self.send_error(503)
         elif "denied" in self.path:
             self.send_error(403)
+        elif "cut" in self.path:
+            self.send_response(200)
+            self.send_header("Content-Length", "1000")
+            self.end_headers()
+            self.wfile.write(b"cut")
         else:
             super().do_GET()
 
@@ -558,13 +576,16 @@ def test_a_list_of_addresses_tells_nobody_their_tokens(web, batch, tmp_path):
     base = f"http://me:hush@127.0.0.1:{web.server_port}/photos"
     names = [f"{number:04d}.jpg" for number in range(5)]
     addresses = [f"{base}/{name}?token=hush" for name in names]
-    others = [f"{base}/0001.jpg?busy=hush", f"{base}/0002.jpg?denied=hush", f"{base}/no?hush"]
+    parts = ("0001.jpg?busy=hush", "0002.jpg?denied=hush", "no?hush", "cut.jpg?hush")
+    others = [f"{base}/{part}" for part in parts]
     listed = tmp_path / "list.txt"
     listed.write_text("\n".join([*addresses, *others]))
     done = batch(listed, tmp_path / "out", "--results", "csv,jsonl", "--save", "overlay,npz,json")
     assert done.exit_code == 1
-    assert done.output.startswith("6 of 8 pictures explained")
+    assert done.output.startswith("6 of 9 pictures explained")
     rows = dict([*csv.reader((tmp_path / "out/failed.csv").open())][1:])
+    assert "payload" in rows.pop("cut.jpg")
+    assert sum("cut.jpg" in path for path in web.asked) == 4
     assert rows == {
         "0002.jpg~2": "can't be read (the server answers 403 Forbidden)",
         "no": "can't be read (no such object)",
@@ -579,7 +600,7 @@ def test_a_list_of_addresses_tells_nobody_their_tokens(web, batch, tmp_path):
     assert f"http://127.0.0.1:{web.server_port}/photos/0003.jpg".encode() in written
     assert "hush" not in done.output
     again = batch(listed, tmp_path / "out", "--results", "csv,jsonl", "--save", "overlay,npz,json")
-    assert "6 of 8 pictures explained, 0 now" in again.output
+    assert "6 of 9 pictures explained, 0 now" in again.output
 
 
 def test_a_list_on_a_web_server_names_what_is_beside_it(web, tmp_path):
@@ -589,7 +610,11 @@ def test_a_list_on_a_web_server_names_what_is_beside_it(web, tmp_path):
     assert picture.source.read() == (tmp_path / "web/photos/0002.jpg").read_bytes()
 
 
-def test_a_web_server_that_gives_no_parts_is_told(web, tmp_path):
-    (tmp_path / "web" / "x.tar").write_bytes(b"\0" * 10240)
-    with pytest.raises(OSError, match="gives no parts"):
-        remote.Remote(f"http://127.0.0.1:{web.server_port}/x.tar").read(10, 20)
+def test_a_web_server_that_gives_no_parts_is_one_line(web, batch, tmp_path):
+    (tmp_path / "web" / "x.tar").write_bytes(b"\0" * (remote.BLOCK + 10240))
+    done = batch(f"http://127.0.0.1:{web.server_port}/x.tar", tmp_path / "out", *PLAIN)
+    assert done.exit_code == 1
+    assert (tmp_path / "out/failed.csv").read_text() == (
+        "path,reason\n"
+        "x.tar,can't be read (can't be read any further (the server gives no parts of a file))\n"
+    )
