@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import io
+import posixpath
 import re
 import time
 import zlib
@@ -129,13 +130,11 @@ class Remote:
         """Address of the bucket, or of the server."""
         return "/".join(self.address.split("/")[:3])
 
-    @property
-    def parent(self) -> Remote:
-        """What it lies in."""
-        whole = self.address
-        if self.scheme in WEB:
-            whole = re.split(r"[?#]", whole, maxsplit=1)[0]
-        return Remote(whole.rpartition("/")[0])
+    def beside(self, name: str) -> Remote:
+        """What a path in it means, from where it lies; ".." ends at the bucket."""
+        whole = re.split(r"[?#]", self.address)[0] if self.scheme in WEB else self.address
+        folder = whole[len(self.bucket) :].rpartition("/")[0]
+        return Remote(self.bucket + posixpath.normpath(f"/{folder}/{name}").replace("//", "/"))
 
     def __truediv__(self, name: str) -> Remote:
         """What lies below."""

@@ -10,24 +10,19 @@ import stat
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import takewhile
+from itertools import islice, takewhile
 from pathlib import Path, PurePosixPath
 from typing import TypeGuard
 
 from camtool.engines.engine import Job
 from camtool.folder.names import HIDDEN, PICTURES, THUMBNAILS, shown_in
-from camtool.folder.objects import (
-    is_numbered,
-    numbered,
-    objects_below,
-    objects_matching,
-    safe_key,
-)
-from camtool.folder.shards import Member, Origin, is_shard, members
+from camtool.folder.objects import numbered, objects_below, objects_matching, safe_key
+from camtool.folder.shards import Member, Origin, Unreadable, is_shard, members
 from camtool.images import display_name
 from camtool.images.read import printable
-from camtool.remote import WEB, Remote, RemoteError, at_once, is_address, place_at, shown
+from camtool.remote import WEB, Remote, RemoteError, Stored, at_once, is_address, place_at, shown
 
+MOST_NUMBERS = 1_000_000
 LISTS = {".txt", ".csv", ".tsv", ".lst"}
 _PATH_COLUMNS = ("path", "file", "filename", "file_name", "image", "image_path")
 _TARGET_COLUMNS = ("target", "label", "class", "category")
@@ -118,8 +113,11 @@ def discover(source: str, exclude: Path | Remote | None = None, recursive: bool 
 
 def _found(source: str, exclude: Path | Remote | None, recursive: bool) -> Source:
     """What a source holds, shards as they are."""
-    if is_numbered(source) and not os.path.lexists(source):
-        return _listed([(place_at(name), None) for name in numbered(source)])
+    names = [*islice(numbered(source), MOST_NUMBERS)]
+    if len(names) == MOST_NUMBERS:
+        raise SourceError(f"{printable(source)}: stands for {MOST_NUMBERS:,} names or more")
+    if names != [source] and not os.path.lexists(source):
+        return _listed([(place_at(name), None) for name in names])
     if is_address(source):
         return _behind(Remote.at(source), exclude, recursive)
     path, exclude = Path(source), exclude if isinstance(exclude, Path) else None
@@ -351,12 +349,15 @@ def _columns(rows: Sequence[Sequence[str]]) -> Iterator[tuple[str, str | None]]:
             yield row[named], wanted or None
 
 
-def _locate(name: str, listed: Path | Remote) -> Path | Remote:
+def _locate(name: str, listed: Path | Remote) -> Origin:
     """A listed path: an address, or relative to the list's folder, or else to the current one."""
-    if is_address(name):
-        return place_at(name)
+    try:
+        if is_address(name):
+            return place_at(name)
+    except RemoteError as error:
+        return Unreadable(shown(name), str(error))
     if isinstance(listed, Remote):
-        return listed.parent / safe_key(name)
+        return listed.beside(name)
     beside = listed.parent / name
     # os.path's functions take any name; pathlib's raise where one is too long.
     return Path(name) if os.path.lexists(name) and not os.path.lexists(beside) else beside
@@ -379,18 +380,18 @@ class _Keys:
         return key
 
 
-def _listed(pairs: Sequence[tuple[Path | Remote, str | None]]) -> Source:
+def _listed(pairs: Sequence[tuple[Origin, str | None]]) -> Source:
     common = _common([place for place, _ in pairs if isinstance(place, Path)])
-    parts = [_parts(place) for place, _ in pairs if isinstance(place, Remote)]
+    parts = [_parts(place) for place, _ in pairs if not isinstance(place, Path)]
     shared = _shared([part[:-1] for part in parts])
-    alone = len(parts) == len(pairs) and shared > 1
+    alone = shared > 1 and all(isinstance(place, Remote) for place, _ in pairs)
     root = Remote("{}://{}".format(parts[0][0], "/".join(parts[0][1:shared]))) if alone else common
     found, keys = Source(root), _Keys()
     for place, target in pairs:
-        if isinstance(place, Remote):
-            name = safe_key("/".join(_parts(place)[shared:]))
-        else:
+        if isinstance(place, Path):
             name = Path(os.path.relpath(place, common)).as_posix()
+        else:
+            name = safe_key("/".join(_parts(place)[shared:]))
         found.add(place, keys.unlike(name), target)
     return found
 
@@ -403,7 +404,7 @@ def _shared(folders: Sequence[list[str]]) -> int:
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
-def _parts(place: Remote) -> list[str]:
+def _parts(place: Stored) -> list[str]:
     scheme, _, rest = place.name.partition("://")
     return [scheme, *rest.split("/")]
 

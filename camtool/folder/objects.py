@@ -71,11 +71,6 @@ def safe_key(name: str) -> str:
     return "/".join("~" if part == ".." else part for part in parts) or "~"
 
 
-def is_numbered(source: str) -> bool:
-    """Whether a source stands for several by a span of numbers, "{0000..0099}"."""
-    return _SPAN.search(source) is not None
-
-
 def numbered(source: str) -> Iterator[str]:
     """The names that a source stands for, which differ in the numbers of its spans."""
     span = _SPAN.search(source)

@@ -141,6 +141,34 @@ def test_patterns_numbers_and_lists(memory, place):
     assert found.root == Remote(place)
 
 
+@pytest.mark.parametrize(
+    ("listed", "name", "meant"),
+    [
+        ("s3://b/lists/l.csv", "x.jpg", "s3://b/lists/x.jpg"),
+        ("s3://b/lists/l.csv", "../photos/x.jpg", "s3://b/photos/x.jpg"),
+        ("s3://b/lists/l.csv", "../../../etc/x.jpg", "s3://b/etc/x.jpg"),
+        ("s3://b/l.csv", "/x.jpg", "s3://b/x.jpg"),
+        ("https://me:pw@h/a/l.csv?t=1/2", "b/x.jpg?u=3", "https://me:pw@h/a/b/x.jpg?u=3"),
+    ],
+)
+def test_what_a_list_there_means(listed, name, meant):
+    assert Remote(listed).beside(name) == Remote(meant)
+
+
+def test_an_address_in_a_list_that_means_nothing_fails_alone(
+    batch, memory, place, tmp_path, make_picture
+):
+    memory.pipe_file(f"{place}/x.jpg", make_picture(1))
+    listed = tmp_path / "list.txt"
+    listed.write_text(f"{place}/x.jpg\nftp://me:hush@host/y.jpg\n")
+    done = batch(listed, tmp_path / "out", "--results", "csv", "--save", "none")
+    assert done.output.startswith("1 of 2 pictures explained")
+    (row,) = (tmp_path / "out/failed.csv").read_text().splitlines()[1:]
+    assert "y.jpg" in row
+    assert "an address begins with one of" in row
+    assert "hush" not in row
+
+
 def test_a_list_may_name_files_here_and_objects_there(memory, place, tmp_path, make_pictures):
     make_pictures(tmp_path / "photos", 1)
     memory.pipe_file(f"{place}/x.jpg", b"")

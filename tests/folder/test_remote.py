@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import http.client
+import json
 import os
 import re
 import shutil
@@ -17,6 +18,7 @@ from contextlib import closing, suppress
 from functools import partial
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
+from pathlib import Path
 
 import pytest
 
@@ -536,6 +538,7 @@ class Counting(ThreadingHTTPServer):
     def __init__(self, *words):
         super().__init__(*words)
         self.asked: list[str] = []
+        self.folder = Path()
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -618,3 +621,58 @@ def test_a_web_server_that_gives_no_parts_is_one_line(web, batch, tmp_path):
         "path,reason\n"
         "x.tar,can't be read (can't be read any further (the server gives no parts of a file))\n"
     )
+
+
+class Hub(BaseHTTPRequestHandler):
+    """As much of Hugging Face's hub as reading the files of one data set takes."""
+
+    server: Counting
+
+    def do_GET(self):
+        path = self.path.partition("?")[0]
+        self.server.asked.append(path)
+        files = {f"data/{file.name}": file.read_bytes() for file in self.server.folder.iterdir()}
+        if "/resolve/" in path:
+            self.give(files[path.partition("/resolve/main/")[2]])
+            return
+        entries = [
+            {"type": "file", "path": name, "size": len(content), "oid": f"{len(content):040x}"}
+            for name, content in sorted(files.items())
+        ]
+        about = {"_id": "1", "id": "o/n", "sha": "a" * 40, "siblings": [], "tags": []}
+        self.give(json.dumps(entries if "/tree/" in path else about).encode())
+
+    def give(self, content):
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.send_header("ETag", f'"{len(content)}"')
+        self.send_header("X-Repo-Commit", "a" * 40)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(content)
+
+    do_HEAD = do_GET  # noqa: N815
+
+    def log_message(self, *_):
+        pass
+
+
+def test_a_data_set_of_hugging_face(batch, tree, tiny, make_pictures, tmp_path):
+    pytest.importorskip("huggingface_hub", reason="needs huggingface_hub")
+    folder = make_pictures(tmp_path / "photos", 6)
+    with Counting(("127.0.0.1", 0), Hub) as hub:
+        hub.folder = folder
+        threading.Thread(target=hub.serve_forever, args=(0.01,), daemon=True).start()
+        environment = {
+            "HF_ENDPOINT": f"http://127.0.0.1:{hub.server_port}",
+            "HF_HOME": str(tmp_path / "hf"),
+        }
+        words = ("batch", "hf://datasets/o/n/data", "-o", tmp_path / "out", "-m", tiny, *PLAIN)
+        done = command(environment, "-m", "camtool", *words)
+        hub.shutdown()
+    assert done.returncode == 0, done.stderr
+    assert sum("/resolve/" in path for path in hub.asked) == 6
+    assert batch(folder, tmp_path / "here", *PLAIN).exit_code == 0
+    there, here = tree(tmp_path / "out"), tree(tmp_path / "here")
+    there.pop("report.html"), here.pop("report.html")
+    assert there == here

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from camtool.folder import shards
-from camtool.folder.discovery import discover
+from camtool.folder.discovery import SourceError, discover
 
 OPTIONS = ("--results", "csv,jsonl", "--save", "overlay,npz", "-k", "2")
 CLASSES = {"0000.jpg": "1", "0004.jpg": "0"}
@@ -109,6 +109,11 @@ def test_numbered_shards_and_patterns_of_them(tmp_path, make_picture):
     for source in ("train-{0000..0002}.tar", "train-*.tar", "."):
         keys = [picture.key for picture in discover(str(tmp_path / source)).pictures]
         assert keys == [f"train-{number:04d}.tar/x.jpg" for number in range(3)]
+
+
+def test_numbers_without_end_are_refused_at_once():
+    with pytest.raises(SourceError, match=r"stands for 1,000,000 names or more"):
+        discover("train-{0..99999999999}.tar")
 
 
 def test_no_name_in_a_shard_leads_out_of_the_output_or_is_there_twice(tmp_path):
