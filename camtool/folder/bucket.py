@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import secrets
 import threading
 import uuid
@@ -91,8 +92,8 @@ class Bucket:
 
     def journal(self, keys: Sequence[str]) -> Journal:
         """The journal, with what was noted before."""
-        last = max((name for name in self.sizes if name.startswith(_PARTS)), default="0")
-        return _PartedJournal(self, keys, int(last.rpartition("/")[2].partition("-")[0]) + 1)
+        parts = filter(None, map(re.compile(rf"{_PARTS}(\d+)-").match, self.sizes))
+        return _PartedJournal(self, keys, 1 + max((int(part[1]) for part in parts), default=0))
 
 
 class _PartedJournal(Journal):

@@ -253,6 +253,7 @@ def test_a_run_there_is_continued_and_notices_what_changed(
     assert results(memory, f"{place}/out") == before
     memory.rm(f"{place}/out/0001.jpg.overlay-1.jpg")
     memory.pipe_file(f"{place}/out/0002.jpg.cam.npz", b"cut")
+    memory.pipe_file(f"{place}/out/.camtool/journal/somebody's.jsonl", b"no journal")
     time.sleep(0.002)
     memory.pipe_file(f"{address}/broken.jpg", make_picture(50))
     again = batch(address, f"{place}/out", *OPTIONS)
