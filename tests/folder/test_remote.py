@@ -405,6 +405,19 @@ def test_an_output_that_can_not_be_written_stops_the_run_which_continues(
     assert [*failed(store, f"{there}/out")] == ["broken.jpg"]
 
 
+@pytest.mark.parametrize(("part", "again"), [("out/results.csv", 0), ("out/.camtool/journal", 8)])
+def test_what_tells_of_the_pictures_can_not_be_written(store, few, batch, proxy, part, again):
+    proxy.fail("PUT", part, "denied")
+    done = batch(f"{few}/photos", f"{few}/out", *PLAIN)
+    assert done.exit_code == 1
+    assert f"Stopped ({few}/out: Access Denied)" in done.output
+    assert "Traceback" not in done.output
+    proxy.heal()
+    after = batch(f"{few}/photos", f"{few}/out", *PLAIN)
+    assert f"8 of 8 pictures explained, {again} now" in after.output
+    assert failed(store, f"{few}/out") == {}
+
+
 def test_lost_credentials_stop_the_run_and_fail_no_picture(store, few, batch, proxy):
     assert batch(f"{few}/photos", f"{few}/other", *PLAIN).exit_code == 0
     proxy.fail("GET", "photos/", "denied")
