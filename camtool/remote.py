@@ -44,6 +44,8 @@ AT_ONCE = 16
 """Requests."""
 BLOCK = 8 << 20
 """Bytes to a request where a file is gone through."""
+MOST_BYTES = 1 << 30
+"""Of an object that is read whole, where a listing told its size."""
 _MARKS = ("ETag", "etag", "md5Hash", "blob_id", "LastModified", "last_modified", "mtime", "updated")
 
 
@@ -144,6 +146,8 @@ class Remote:
         """Its bytes, or those from a first to before a last one, with one request."""
         if start is not None and start == end:
             return b""
+        if start is None and self.state and self.state[1] > MOST_BYTES:
+            raise RemoteError(f"has more than {MOST_BYTES >> 20:,} MB")
         content: bytes = self._ask(lambda fs: fs.cat_file(self.address, start=start, end=end))
         if end is not None and start is not None and len(content) != end - start:
             raise RemoteError("the server gives no parts of a file")

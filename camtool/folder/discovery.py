@@ -154,22 +154,17 @@ def _behind(place: Remote, exclude: Path | Remote | None, recursive: bool) -> So
 
 def _spread(source: Source) -> Source:
     """A source with the pictures of its shards in their place."""
-    if not any(_is_shard(picture.source) for picture in source.pictures):
+    shards = [picture.source for picture in source.pictures if _is_shard(picture.source)]
+    if not shards:
         return source
+    insides = at_once(lambda shard: list(members(shard, state_of(shard))), shards)
     found, keys = replace(source, pictures=[]), _Keys()
-    for picture, inside in zip(source.pictures, at_once(_inside, source.pictures), strict=True):
-        for name, one, target in inside:
+    for picture in source.pictures:
+        whole: list[Member] = [("", picture.source, None)]
+        for name, one, target in next(insides) if _is_shard(picture.source) else whole:
             key = safe_key(f"{picture.key}/{name}") if name else picture.key
             found.add(one, keys.unlike(key), picture.listed or target)
     return found
-
-
-def _inside(picture: Picture) -> list[Member]:
-    """The pictures of a shard; a picture itself has no other name there."""
-    origin = picture.source
-    if _is_shard(origin):
-        return list(members(origin, state_of(origin)))
-    return [("", origin, None)]
 
 
 def _is_shard(origin: Origin) -> TypeGuard[Path | Remote]:

@@ -5,6 +5,7 @@ A shard is gone through once, to list what is in it; each picture is then read b
 
 from __future__ import annotations
 
+import os
 import tarfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -140,6 +141,8 @@ def _of_tar(shard: Shard, state: tuple[int, ...]) -> Iterator[Member]:
 
 def _index(stream: BinaryIO, samples: dict[str, _Sample]) -> None:
     """Note what a tar holds, as far as it is whole."""
+    end = stream.seek(0, os.SEEK_END)
+    stream.seek(0)
     with tarfile.open(fileobj=stream, mode="r:") as tar:
         for member in tar:
             folder, slash, name = member.name.rpartition("/")
@@ -147,6 +150,9 @@ def _index(stream: BinaryIO, samples: dict[str, _Sample]) -> None:
             sample = samples.setdefault(f"{folder}{slash}{stem}", _Sample())
             if not member.isreg():
                 continue
+            # A size that is only claimed is not to be allocated.
+            if member.offset_data + member.size > end:
+                raise tarfile.ReadError("unexpected end of data")
             if ending == "cls" and (content := tar.extractfile(member)):
                 sample.label = content.read(LONGEST_LABEL).decode(errors="replace").strip() or None
             elif PurePosixPath(name).suffix.lower() in PICTURES:

@@ -141,6 +141,16 @@ def test_patterns_numbers_and_lists(memory, place):
     assert found.root == Remote(place)
 
 
+def test_an_object_too_large_to_be_a_picture_is_not_read(memory, place, monkeypatch):
+    monkeypatch.setattr(remote, "MOST_BYTES", 2 << 20)
+    memory.pipe_file(f"{place}/x.jpg", b" " * (2 << 20))
+    memory.pipe_file(f"{place}/y.jpg", b" " * ((2 << 20) + 1))
+    first, second = discover(place).pictures
+    assert len(first.source.read()) == 2 << 20
+    with pytest.raises(OSError, match="has more than 2 MB"):
+        second.source.read()
+
+
 @pytest.mark.parametrize(
     ("listed", "name", "meant"),
     [
