@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from camtool.images.geometry import Size
     from camtool.images.read import ImageSource
     from camtool.networks.load import Labels
+    from camtool.remote import Stored
 
 BATCH_SIZE = 8
 """Pictures to a forward pass; on a CPU larger batches were seen to be slower for each picture."""
@@ -546,11 +547,12 @@ class CamModel:
         max_pixels: int = MAX_PIXELS,
         recursive: bool = True,
         workers: int | None = None,
-    ) -> Iterator[tuple[Path, Explanation | Failed]]:
+    ) -> Iterator[tuple[Path | Stored, Explanation | Failed]]:
         """Explain every picture of a folder, yielding results as they come.
 
         Args:
-            source: A folder, a glob pattern, or a list of paths (text or CSV) and targets.
+            source: A folder, a glob pattern, or a list of paths (text or CSV) and targets; also
+                behind an address, and tar or Parquet shards.
             targets: Classes by index or label for pictures without one; None for the best.
             topk: How many, where no class is named.
             batch_size: Most pictures to a forward pass; None for what suits the device.
@@ -559,7 +561,8 @@ class CamModel:
             workers: Threads; None for one a core.
 
         Returns:
-            Each path with its explanation, or with why there is none; in order.
+            Each path with its explanation, or with why there is none; in order. What is no file
+            of its own has a `name` instead.
 
         Raises:
             SourceError: `source` is nothing, or holds no picture; a ValueError.

@@ -10,6 +10,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,10 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for n in range(0, 80, 10):
                 part = picture.crop((corner + n, n, corner + n + 90, n + 90))
                 part.save(folder / "animals" / name / f"{n}.png")
+    (folder / "shards").mkdir()
+    for number in range(2):
+        with tarfile.open(folder / "shards" / f"train-{number:04d}.tar", "w") as tar:
+            tar.add(photo, "espresso.jpg")
     torch.save(zoo.random_module("resnet18", 2).state_dict(), folder / "mine.pth")
     (folder / "cut.json").write_text('{"threshold_rule": "ivr", "threshold": 0.3}')
     (folder / "labels.txt").write_text("cat\ndog\n")

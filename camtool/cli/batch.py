@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from camtool.folder.run import Plan, Summary
     from camtool.folder.truth import Verdict
     from camtool.model import CamModel
+    from camtool.remote import Remote
 
 
 CONFUSIONS_TOLD = 5
@@ -29,8 +30,16 @@ PictureFormat: TypeAlias = Literal["jpg", "png", "webp"]
 @common.grouped
 def batch(
     context: typer.Context,
-    source: Annotated[str, typer.Argument(help="Folder, quoted pattern, or list (text or CSV).")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the results.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="Folder, quoted pattern, list (text or CSV), or tar or Parquet shards; also "
+            "s3://, gs://, az://, hf://, http://."
+        ),
+    ],
+    output: Annotated[
+        str, typer.Option("--output", "-o", help="Folder of the results; also s3://, gs://, az://.")
+    ],
     network: common.ModelOptions,
     looks: common.LookOptions,
     target: common.Target = None,
@@ -100,7 +109,7 @@ def batch(
             common.usage("--engine ray needs Ray: pip install 'camtool[ray]'")
         plan = Plan(
             source=source,
-            output=output,
+            output=_place(output),
             views=looks.views(save, boxes, picture_format),
             targets=tuple(target or ()),
             topk=topk,
@@ -126,6 +135,19 @@ def batch(
         _tell(summary, plan)
     if summary.stopped or summary.failed:
         raise typer.Exit(INTERRUPTED if summary.stopped == "interrupted" else common.SOME_FAILED)
+
+
+def _place(output: str) -> Path | Remote:
+    from camtool.images import display_name
+    from camtool.remote import READ_ONLY, Remote, RemoteError, place_at, shown
+
+    try:
+        place = place_at(output)
+    except RemoteError as error:
+        common.usage(f"{display_name(shown(output))}: {error}")
+    if isinstance(place, Remote) and place.scheme in READ_ONLY:
+        common.usage(f"{display_name(place)}: nothing can be written there")
+    return place
 
 
 def _idle(plan: Plan, engine: str) -> dict[str, str]:

@@ -148,6 +148,8 @@ class _Writer:
         from camtool.views.save import Places
 
         self._named = None
+        if output is not None and output.parts[:1] in (("s3:",), ("gs:",), ("az:",)):
+            common.usage("explain writes here; camtool batch writes to an address too")
         if output is not None and output.suffix and not output.is_dir():
             fits = ("html",) if output.suffix.lower() == ".html" else ("panel",)
             if pictures > 1 or views.kinds != fits:

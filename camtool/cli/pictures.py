@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 from urllib.request import Request, urlopen
 
 from camtool.cli import common
+from camtool.remote import Stored
 
 STDIN = "-"
 MOST_BYTES = 256 << 20
@@ -48,23 +49,25 @@ class Address:
 def sources_of(names: Sequence[str]) -> tuple[list[Any], int]:
     """The pictures that some words of the command line mean.
 
-    A folder means all that is in it, a pattern whatever matches. What camtool made itself is left
-    out, unless it is the only thing that is named.
+    A folder means all that is in it, a pattern whatever matches, a shard its pictures. What
+    camtool made itself is left out, unless it is the only thing that is named.
 
     Returns:
         Paths, and files to read from, as `CamModel.explain` takes them; and how many were left out.
     """
-    from camtool.folder.discovery import SourceError, discover, is_directory
+    from camtool.folder.discovery import SourceError, discover
     from camtool.folder.names import shown_in
+    from camtool.folder.shards import is_shard
+    from camtool.remote import Remote, is_address
 
     sources: list[Any] = []
     own = 0
     for name in names:
         if name == STDIN:
             sources.append(_stdin())
-        elif name.startswith(("http://", "https://")):
+        elif name.startswith(("http://", "https://")) and not is_shard(Remote(name)):
             sources.append(Address(name))
-        elif is_directory(Path(name)) or (glob.has_magic(name) and not os.path.lexists(name)):
+        elif is_address(name) or _stands_for_several(name):
             try:
                 found = discover(name)
             except SourceError as error:
@@ -78,6 +81,14 @@ def sources_of(names: Sequence[str]) -> tuple[list[Any], int]:
     return sources, own
 
 
+def _stands_for_several(name: str) -> bool:
+    from camtool.folder.discovery import is_directory
+    from camtool.folder.shards import is_shard
+
+    path, pattern = Path(name), glob.has_magic(name) and not os.path.lexists(name)
+    return pattern or is_directory(path) or is_shard(path)
+
+
 def place_of(source: Any) -> Path:
     """The path beside which a picture's files belong: the current folder for what is no file."""
     if isinstance(source, Path):
@@ -85,7 +96,7 @@ def place_of(source: Any) -> Path:
     if isinstance(source, Address):
         parts = urlsplit(source.name)
         return Path(Path(unquote(parts.path)).name or parts.netloc)
-    return Path("stdin")
+    return Path(Path(source.name).name if isinstance(source, Stored) else "stdin")
 
 
 def _stdin() -> Any:

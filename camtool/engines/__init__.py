@@ -31,7 +31,8 @@ def _threads(
 ) -> Engine:
     from camtool.engines.threads import ThreadEngine, Workers
 
-    return ThreadEngine(model, request, Workers.for_folder(model.device, workers), warn)
+    threads = Workers.for_folder(model.device, workers, request.distant)
+    return ThreadEngine(model, request, threads, warn)
 
 
 def _processes(

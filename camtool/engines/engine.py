@@ -74,6 +74,7 @@ class Request:
         batch_size: Most pictures to a forward pass.
         max_pixels: Refuse larger pictures.
         reduced: Read very large pictures only as large as a panel needs them.
+        distant: Reading and writing mostly wait for an answer.
     """
 
     indices: tuple[Choice, ...] = ()
@@ -81,6 +82,7 @@ class Request:
     batch_size: int = 8
     max_pixels: int = MAX_PIXELS
     reduced: bool = False
+    distant: bool = False
 
 
 class Work(Protocol[J_contra, R_co]):

@@ -136,8 +136,8 @@ class AutoEngine:
 
     def _suited(self, pictures: int) -> Engine:
         if pictures < FEW or available_cores() < CORES or not _can_be_sent(self.model):
-            workers = Workers.for_folder(self.model.device, self.workers)
-            return ThreadEngine(self.model, self.request, workers, self.warn)
+            threads = Workers.for_folder(self.model.device, self.workers, self.request.distant)
+            return ThreadEngine(self.model, self.request, threads, self.warn)
         return ProcessEngine(self.model, self.request, self.workers, self.warn)
 
 

@@ -24,6 +24,7 @@ from camtool.engines.engine import Failed, J, R, Request, Shape, Work
 from camtool.errors import ModelError, TargetError
 from camtool.images import ImageError, display_name, read_image
 from camtool.images.read import printable
+from camtool.remote import Stored
 
 if TYPE_CHECKING:
     from camtool.explanation import Explanation
@@ -112,7 +113,7 @@ class Steps:
     def _without_large(self, job: J, prepared: Prepared) -> Prepared:
         """Let go of an original that is too large to wait in memory and can be read again."""
         fits = prepared.image.nbytes * self.waiting <= self._room
-        if fits or not _is_path(job.source) or self.model.network.channels != 3:
+        if fits or not _is_kept(job.source) or self.model.network.channels != 3:
             return prepared
         pixels, nothing = self.model.pixels_of(prepared), np.empty((0, 0, 3), np.uint8)
         return replace(prepared, pixels=pixels, image=nothing)
@@ -197,5 +198,6 @@ def milliseconds_since(start: float) -> float:
     return (time.perf_counter() - start) * 1000
 
 
-def _is_path(source: ImageSource) -> bool:
-    return isinstance(source, (str, os.PathLike))
+def _is_kept(source: ImageSource) -> bool:
+    """Whether a source can be read again."""
+    return isinstance(source, (str, os.PathLike, Stored))

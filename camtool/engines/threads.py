@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from camtool.model import CamModel
 
 
+WAITING = 8
+"""Threads of a kind for one, where an answer takes longer than the work."""
+
+
 @dataclass(frozen=True)
 class Workers:
     """How many threads do what.
@@ -36,18 +40,22 @@ class Workers:
     torch_threads: int | None
 
     @classmethod
-    def for_folder(cls, device: torch.device, workers: int | None = None) -> Workers:
+    def for_folder(
+        cls, device: torch.device, workers: int | None = None, distant: bool = False
+    ) -> Workers:
         """One forward pass for each core on a CPU; two, fed by many readers, elsewhere.
+
+        Where reading and writing mostly wait, `WAITING` times as many threads do.
 
         On a CPU, passes that share no threads need no barriers, and were measured to be faster
         than one pass on all cores. On other devices one makes results of its maps while the
         other computes.
         """
-        cores = available_cores()
+        cores, times = available_cores(), WAITING if distant else 1
         if device.type == "cpu":
             lanes = workers or cores
-            return cls(lanes, lanes, lanes, 1)
-        return cls(workers or cores, 2, workers or max(2, cores // 2), 1)
+            return cls(times * lanes, lanes, times * lanes, 1)
+        return cls(times * (workers or cores), 2, times * (workers or max(2, cores // 2)), 1)
 
     def quiet_torch(self) -> None:
         """Have torch use so many threads for what the present one asks of it."""

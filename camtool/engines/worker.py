@@ -66,7 +66,7 @@ class Worker:
         entered = ExitStack()
         entered.enter_context(model.running())
         self._pools: Pools[Any, Any] = entered.enter_context(
-            threads_of(steps, work, Workers.for_folder(model.device, threads))
+            threads_of(steps, work, Workers.for_folder(model.device, threads, request.distant))
         )
         self._entered = entered
         self._warnings: list[str] = []

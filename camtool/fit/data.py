@@ -112,6 +112,9 @@ def read_labelled(source: str, form: Form, exclude: Path) -> Found:
         raise DataError(str(error)) from None
     found = Found()
     for picture in discovered.pictures:
+        if not isinstance(picture.source, Path):
+            found.problem(picture.key, "is no file of its own here; left out")
+            continue
         names = _listed(picture, form) if listed else _folder_of(picture)
         if names is None:
             where = "the list names no label for it" if listed else "lies in no class's folder"

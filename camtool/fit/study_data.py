@@ -193,7 +193,7 @@ def _folders(root: Path, found: list[Problem]) -> _Found:
     result: _Found = {folder.name: [] for folder in folders}
     for picture in discover(str(root)).pictures:
         name, *rest = picture.key.split("/")
-        if rest:
+        if rest and isinstance(picture.source, Path):
             known = boxes.get(os.path.realpath(picture.source), ())
             result.setdefault(name, []).append(Sample(picture.source, 0, known))
         else:

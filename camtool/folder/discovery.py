@@ -8,23 +8,25 @@ import io
 import os
 import stat
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from itertools import islice, takewhile
+from pathlib import Path, PurePosixPath
+from typing import TypeGuard
 
 from camtool.engines.engine import Job
-from camtool.folder.names import HIDDEN, THUMBNAILS, shown_in
+from camtool.folder.names import HIDDEN, PICTURES, THUMBNAILS, shown_in
+from camtool.folder.objects import numbered, objects_below, objects_matching, safe_key
+from camtool.folder.shards import Member, Origin, Unreadable, is_shard, members
 from camtool.images import display_name
 from camtool.images.read import printable
+from camtool.remote import WEB, Remote, RemoteError, Stored, at_once, is_address, place_at, shown
 
+MOST_NUMBERS = 1_000_000
 LISTS = {".txt", ".csv", ".tsv", ".lst"}
-PICTURES = {
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib"),
-    *(".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".ico", ".tga", ".avif"),
-    *(".heic", ".heif", ".hif", ".jxl", ".npy"),
-}
 _PATH_COLUMNS = ("path", "file", "filename", "file_name", "image", "image_path")
 _TARGET_COLUMNS = ("target", "label", "class", "category")
+_SAME = "is where the results should go too; choose another --output"
 _MAGIC = (
     *(b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"RIFF"),
     *(b"P1", b"P2", b"P3", b"P4", b"P5", b"P6", b"\0\0\0\x0cjP"),
@@ -40,7 +42,7 @@ class Picture(Job):
     """One picture of a folder run.
 
     Attributes:
-        source: The file.
+        source: The file, or what else can be read.
         key: Its name in the run: the path relative to the source, "/" between folders; unique.
         name: What its files in the results are called, without their endings; unique.
         state: Of the file before it was read, as from `state_of`.
@@ -48,7 +50,7 @@ class Picture(Job):
         truth: The class that it is known to show.
     """
 
-    source: Path
+    source: Origin
     key: str = ""
     name: str = ""
     state: tuple[int, ...] = ()
@@ -67,18 +69,18 @@ class Source:
         own: Files of a folder that camtool made, which are not explained again.
     """
 
-    root: Path
+    root: Path | Remote
     pictures: list[Picture] = field(default_factory=list)
     skipped: int = 0
     own: int = 0
 
-    def add(self, path: Path, key: str, target: str | None = None) -> None:
+    def add(self, origin: Origin, key: str, target: str | None = None) -> None:
         """Put a picture at the end."""
         number = len(self.pictures)
-        self.pictures.append(Picture(number, path, target, key=key, listed=target))
+        self.pictures.append(Picture(number, origin, target, key=key, listed=target))
 
 
-def discover(source: str, exclude: Path | None = None, recursive: bool = True) -> Source:
+def discover(source: str, exclude: Path | Remote | None = None, recursive: bool = True) -> Source:
     """The pictures of a folder, of a pattern, or of a list.
 
     A folder or a pattern gives every file that is a picture by its ending or by its first bytes;
@@ -87,35 +89,92 @@ def discover(source: str, exclude: Path | None = None, recursive: bool = True) -
     earlier run are left out. A list is a text file with a path a line, and after a tab a target if
     wanted, or CSV with a column `path` and, if wanted, `target`; it is taken as it is.
 
+    All of these may be behind addresses, as s3://bucket/photos, and lists may name addresses.
+    Behind an address endings alone tell pictures. In place of a shard, a .tar or .parquet file,
+    come the pictures in it; "{0000..0099}" stands for each of these numbers.
+
     Args:
-        source: Folder, glob pattern, list, or one picture.
+        source: Folder, glob pattern, list, shard, or one picture.
         exclude: A folder inside `source` to leave out: where the results go.
         recursive: Go into sub-folders.
 
     Raises:
         SourceError: Nothing is there, or it holds no picture, or a list can't be read.
     """
-    path = Path(source)
-    if is_directory(path):
-        found = _folder(path, exclude, recursive)
-    elif _is_file(path):
-        found = _list(path) if path.suffix.lower() in LISTS else _listed([(path, None)])
-    elif glob.has_magic(source):
-        found = _pattern(source, exclude)
-    else:
-        raise SourceError(f"{printable(source)}: no such folder, list or pattern")
+    try:
+        found = _spread(_found(source, exclude, recursive))
+    except RemoteError as error:
+        raise SourceError(f"{printable(shown(source))}: {printable(str(error))}") from None
     if not found.pictures:
         but = f" but {found.own:,} of camtool's own" if found.own else ""
-        raise SourceError(f"{printable(source)}: holds no pictures{but}")
+        raise SourceError(f"{printable(shown(source))}: holds no pictures{but}")
     return found
+
+
+def _found(source: str, exclude: Path | Remote | None, recursive: bool) -> Source:
+    """What a source holds, shards as they are."""
+    names = [*islice(numbered(source), MOST_NUMBERS)]
+    if len(names) == MOST_NUMBERS:
+        raise SourceError(f"{printable(source)}: stands for {MOST_NUMBERS:,} names or more")
+    if names != [source] and not os.path.lexists(source):
+        return _listed([(place_at(name), None) for name in names])
+    if is_address(source):
+        return _behind(Remote.at(source), exclude, recursive)
+    path, exclude = Path(source), exclude if isinstance(exclude, Path) else None
+    if is_directory(path):
+        return _folder(path, exclude, recursive)
+    if _is_file(path):
+        return _list(path) if path.suffix.lower() in LISTS else _listed([(path, None)])
+    if glob.has_magic(source):
+        return _pattern(source, exclude)
+    raise SourceError(f"{printable(source)}: no such folder, list or pattern")
+
+
+def _behind(place: Remote, exclude: Path | Remote | None, recursive: bool) -> Source:
+    """What is behind an address, told by the address alone where it has an ending."""
+    ending = PurePosixPath(place.name).suffix.lower()
+    if isinstance(exclude, Remote) and exclude.address == place.address:
+        raise SourceError(f"{display_name(place)}: {_SAME}")
+    if ending in LISTS:
+        return _list(place)
+    if place.scheme not in WEB and glob.has_magic(place.address):
+        objects = objects_matching(place, exclude)
+        found = _listed([(one, None) for _, one in objects.pictures])
+    elif ending in PICTURES or is_shard(place):
+        return _listed([(place, None)])
+    elif place.scheme in WEB:
+        name = display_name(place)
+        raise SourceError(f"{name}: a web server lists nothing; give a list of addresses")
+    else:
+        objects, found, keys = objects_below(place, exclude, recursive), Source(place), _Keys()
+        for name, one in objects.pictures:
+            found.add(one, keys.unlike(safe_key(name)))
+    return replace(found, skipped=objects.skipped, own=objects.own)
+
+
+def _spread(source: Source) -> Source:
+    """A source with the pictures of its shards in their place."""
+    shards = [picture.source for picture in source.pictures if _is_shard(picture.source)]
+    if not shards:
+        return source
+    insides = at_once(lambda shard: list(members(shard, state_of(shard))), shards)
+    found, keys = replace(source, pictures=[]), _Keys()
+    for picture in source.pictures:
+        whole: list[Member] = [("", picture.source, None)]
+        for name, one, target in next(insides) if _is_shard(picture.source) else whole:
+            key = safe_key(f"{picture.key}/{name}") if name else picture.key
+            found.add(one, keys.unlike(key), picture.listed or target)
+    return found
+
+
+def _is_shard(origin: Origin) -> TypeGuard[Path | Remote]:
+    return isinstance(origin, (Path, Remote)) and is_shard(origin)
 
 
 def _folder(root: Path, exclude: Path | None, recursive: bool) -> Source:
     left_out = identity(exclude) if exclude else None
     if left_out and left_out == identity(root):
-        raise SourceError(
-            f"{display_name(root)}: is where the results should go too; choose another --output"
-        )
+        raise SourceError(f"{display_name(root)}: {_SAME}")
     found = Source(root)
     for path, unreadable in _walk(root, left_out, recursive):
         if not unreadable and shown_in(path.name):
@@ -185,15 +244,20 @@ def identity(path: Path) -> tuple[int, int] | None:
     return (status.st_dev, status.st_ino) if status else None
 
 
-def state_of(path: Path) -> tuple[int, ...]:
-    """What tells that a file was changed: its time of modification in ns, and its size."""
-    status = _status(path)
+def state_of(origin: Origin) -> tuple[int, ...]:
+    """What tells that a file was changed: its time of modification in ns, and its size.
+
+    What is no file of its own has the state in which it was listed.
+    """
+    if not isinstance(origin, Path):
+        return origin.state
+    status = _status(origin)
     return (status.st_mtime_ns, status.st_size) if status else ()
 
 
 def _is_picture(path: Path) -> bool:
     """Whether a file calls itself a picture, or begins like one."""
-    if path.suffix.lower() in PICTURES:
+    if path.suffix.lower() in PICTURES or is_shard(path):
         return True
     # Opening a pipe would wait for whoever writes into it.
     if not _is_file(path):
@@ -233,24 +297,30 @@ def _among_thumbnails(path: Path) -> bool:
     )
 
 
-def _list(path: Path) -> Source:
-    try:
-        text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
-    except OSError as error:
-        raise SourceError(f"{display_name(path)}: can't be read ({error.strerror})") from None
-    if path.suffix.lower() in (".csv", ".tsv"):
-        pairs = list(_columns(_rows(path, text)))
+def _list(path: Path | Remote) -> Source:
+    ending = PurePosixPath(_text(path)).suffix.lower()
+    text = _read(path)
+    if ending in (".csv", ".tsv"):
+        pairs = list(_columns(_rows(path, text, "\t" if ending == ".tsv" else ",")))
     else:
         lines = [line.rstrip("\r") for line in text.split("\n")]
         pairs = [
             (name, target or None)
             for name, _, target in (line.partition("\t") for line in lines if line.strip())
         ]
-    return _listed([(_locate(name, path.parent), target) for name, target in pairs])
+    return _listed([(_locate(name, path), target) for name, target in pairs])
 
 
-def _rows(path: Path, text: str) -> list[list[str]]:
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+def _read(path: Path | Remote) -> str:
+    if isinstance(path, Remote):
+        return path.read().decode("utf-8-sig", "surrogateescape")
+    try:
+        return path.read_text(encoding="utf-8-sig", errors="surrogateescape")
+    except OSError as error:
+        raise SourceError(f"{display_name(path)}: can't be read ({error.strerror})") from None
+
+
+def _rows(path: Path | Remote, text: str, delimiter: str) -> list[list[str]]:
     try:
         return [
             row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if row
@@ -274,28 +344,71 @@ def _columns(rows: Sequence[Sequence[str]]) -> Iterator[tuple[str, str | None]]:
             yield row[named], wanted or None
 
 
-def _locate(name: str, folder: Path) -> Path:
-    """A listed path: relative to the list's folder, or else to the current one."""
-    beside = folder / name
+def _locate(name: str, listed: Path | Remote) -> Origin:
+    """A listed path: an address, or relative to the list's folder, or else to the current one."""
+    try:
+        if is_address(name):
+            return place_at(name)
+    except RemoteError as error:
+        return Unreadable(shown(name), str(error))
+    if isinstance(listed, Remote):
+        return listed.beside(name)
+    beside = listed.parent / name
     # os.path's functions take any name; pathlib's raise where one is too long.
     return Path(name) if os.path.lexists(name) and not os.path.lexists(beside) else beside
 
 
-def _listed(pairs: Sequence[tuple[Path, str | None]]) -> Source:
-    found = Source(_common([path for path, _ in pairs]))
-    taken: set[str] = set()
-    copies: dict[str, int] = defaultdict(lambda: 1)
-    for path, target in pairs:
-        name = key = Path(os.path.relpath(path, found.root)).as_posix()
-        while key in taken:
-            copies[name] += 1
-            key = f"{name}~{copies[name]}"
-        taken.add(key)
-        found.add(path, key, target)
+@dataclass
+class _Keys:
+    """The names of pictures so far."""
+
+    taken: set[str] = field(default_factory=set)
+    copies: dict[str, int] = field(default_factory=lambda: defaultdict(lambda: 1))
+
+    def unlike(self, name: str) -> str:
+        """A name that no other has."""
+        key = name
+        while key in self.taken:
+            self.copies[name] += 1
+            key = f"{name}~{self.copies[name]}"
+        self.taken.add(key)
+        return key
+
+
+def _listed(pairs: Sequence[tuple[Origin, str | None]]) -> Source:
+    common = _common([place for place, _ in pairs if isinstance(place, Path)])
+    parts = [_parts(place) for place, _ in pairs if not isinstance(place, Path)]
+    shared = _shared([part[:-1] for part in parts])
+    alone = shared > 1 and all(isinstance(place, Remote) for place, _ in pairs)
+    root = Remote("{}://{}".format(parts[0][0], "/".join(parts[0][1:shared]))) if alone else common
+    found, keys = Source(root), _Keys()
+    for place, target in pairs:
+        if isinstance(place, Path):
+            name = Path(os.path.relpath(place, common)).as_posix()
+        else:
+            name = safe_key("/".join(_parts(place)[shared:]))
+        found.add(place, keys.unlike(name), target)
     return found
 
 
-def _common(paths: Sequence[Path]) -> Path:
+def _shared(folders: Sequence[list[str]]) -> int:
+    """How many parts all begin with; the first and the last in order differ where any two do."""
+    if not folders:
+        return 0
+    pairs = zip(min(folders), max(folders), strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+
+def _parts(place: Stored) -> list[str]:
+    scheme, _, rest = place.name.partition("://")
+    return [scheme, *rest.split("/")]
+
+
+def _text(place: Path | Remote) -> str:
+    return place.name if isinstance(place, Remote) else str(place)
+
+
+def _common(paths: Iterable[Path]) -> Path:
     """The folder that holds all of them; with ".." resolved, so that no key leads out of it."""
     parents = [Path(os.path.normpath(path.absolute())).parent for path in paths]
     return Path(os.path.commonpath(parents)) if parents else Path()

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeAlias, TypedDict, get_args, get_type_hints
 
 import numpy as np
@@ -196,11 +195,18 @@ def rows_of(
     return rows
 
 
-def finished_shape(picture: Picture, entry: Entry, root: Path) -> Shape | None:
+def finished_shape(
+    picture: Picture, entry: Entry, size_of: Callable[[str], int | None]
+) -> Shape | None:
     """The input shape of a picture that needs no more work; None if it has to be done (again).
 
     It does where it failed, was changed since or meanwhile, lacks a file or a part of one, is
     called otherwise now, or is said to show another class.
+
+    Args:
+        picture: Of the run that is continued.
+        entry: What was noted of it last.
+        size_of: Bytes of a file of the results by its name; None where it is not there.
     """
     if isinstance(entry, Unexplained) or entry.changed or entry.name != picture.name:
         return None
@@ -209,10 +215,6 @@ def finished_shape(picture: Picture, entry: Entry, root: Path) -> Shape | None:
         return None
     if entry.state != state_of(picture.source):
         return None
-    for name, size in entry.files.items():
-        try:
-            if (root / name).stat().st_size != size:
-                return None
-        except OSError:
-            return None
+    if any(size_of(name) != size for name, size in entry.files.items()):
+        return None
     return entry.input[0], entry.input[1]

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 
+from camtool.remote import Remote
 from camtool.views.save import fitting
 
 FORMATS = ("parquet", "csv", "jsonl")
@@ -17,8 +18,14 @@ RESULTS = (
     *("failed.csv", "timings.csv", "coco.json", "run.json", "report.html"),
 )
 HIDDEN = ".camtool"
+JOURNAL = f"{HIDDEN}/journal.jsonl"
 THUMBNAILS = "report/thumbs"
 YOLO = "yolo"
+PICTURES = {
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib"),
+    *(".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".ico", ".tga", ".avif"),
+    *(".heic", ".heif", ".hif", ".jxl", ".npy"),
+}
 _VIEW = re.compile(
     r"(.+)\.(?:cam\.(?:png|npz|json|html)|(?:overlay|heatmap|boxes)-\d+\.(?:jpg|png|webp))",
     re.DOTALL,
@@ -36,7 +43,9 @@ def thumbnail_of(name: str) -> str:
     return f"{THUMBNAILS}/{name}.jpg"
 
 
-def output_names(keys: Sequence[str], sources: Iterable[Path], output: Path) -> list[str]:
+def output_names(
+    keys: Sequence[str], sources: Iterable[object], output: Path | Remote
+) -> list[str]:
     """What the files of each picture are called under the output, without their endings.
 
     It is the picture's key, where nothing is in the way. A folder named like one of the run's own
@@ -47,7 +56,7 @@ def output_names(keys: Sequence[str], sources: Iterable[Path], output: Path) -> 
 
     Args:
         keys: Of the pictures, in the order of the run; unique.
-        sources: Their files.
+        sources: Their files; what else can be read is in nobody's way.
         output: Folder of the results.
     """
     apart = {folder: _apart_from_own(folder) for folder in folders_of(keys)}
@@ -86,13 +95,20 @@ def _called_like_folders(names: Iterable[str]) -> Iterator[str]:
         yield from _shown_at(f"{THUMBNAILS}/{folder}")
 
 
-def _called_like_sources(sources: Iterable[Path], output: Path) -> Iterator[str]:
+def _called_like_sources(sources: Iterable[object], output: Path | Remote) -> Iterator[str]:
     """Pictures whose files would take the place of a picture that lies in the output."""
-    start = os.path.normpath(output.absolute()) + os.sep
+    start = f"{_whole(output)}/"
     for source in sources:
-        path = os.path.normpath(source.absolute())
+        path = _whole(source)
         if path.startswith(start):
-            yield from _shown_at(same_name(Path(path[len(start) :]).as_posix()))
+            yield from _shown_at(same_name(path[len(start) :]))
+
+
+def _whole(place: object) -> str:
+    """A path from the root, or an address, with "/" between folders; "" for what has neither."""
+    if isinstance(place, Path):
+        return Path(os.path.normpath(place.absolute())).as_posix().rstrip("/")
+    return place.address if isinstance(place, Remote) else ""
 
 
 def _shown_at(path: str) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,8 @@ from camtool.folder.discovery import Picture
 from camtool.folder.entry import Explained, box_of
 from camtool.folder.names import thumbnail_of
 from camtool.folder.results import Entries, explained, failures
+from camtool.folder.shards import Origin
+from camtool.remote import WEB, Remote
 
 if TYPE_CHECKING:
     from camtool.report import ReportRow
@@ -24,6 +27,7 @@ def write_page(
     entries: Entries,
     labels: Sequence[str],
     meta: Mapping[str, str],
+    place: Path | Remote | None = None,
 ) -> None:
     """Write the report.
 
@@ -33,17 +37,19 @@ def write_page(
         entries: Of the journal.
         labels: Of all classes.
         meta: What to say of the run.
+        place: Where it will lie, if that is not `output`.
 
     Raises:
         OSError: It can't be written.
     """
     from camtool.report import write_report
 
-    write_report(output, _rows(output, pictures, entries, labels), meta, failures(entries))
+    rows = _rows(place or output, pictures, entries, labels)
+    write_report(output, rows, meta, failures(entries))
 
 
 def _rows(
-    output: Path, pictures: Sequence[Picture], entries: Entries, labels: Sequence[str]
+    place: Path | Remote, pictures: Sequence[Picture], entries: Entries, labels: Sequence[str]
 ) -> Iterator[ReportRow]:
     from camtool.report import ReportRow
 
@@ -72,7 +78,7 @@ def _rows(
                 thumb=thumbnail_of(entry.name),
                 map=heat,
                 region=(entry.region[0], entry.region[1], entry.region[2], entry.region[3]),
-                picture=os.path.relpath(picture.source, output),
+                picture=_link(picture.source, place),
                 overlay=overlays[0] if overlays else "",
                 target=picture.listed or "",
                 truth=named(entry.truth),
@@ -81,6 +87,18 @@ def _rows(
             shown.append(one)
             yield one
         yield from _contrast(entry, shown)
+
+
+def _link(origin: Origin, place: Path | Remote) -> str:
+    """Where a page finds a picture; "" where a browser can't."""
+    if isinstance(origin, Path) and isinstance(place, Path):
+        return os.path.relpath(origin, place)
+    if not isinstance(origin, Remote):
+        return ""
+    if origin.scheme in WEB:
+        return origin.name
+    near = isinstance(place, Remote) and origin.bucket == place.bucket
+    return posixpath.relpath(origin.address, place.name) if near else ""
 
 
 def _contrast(entry: Explained, rows: Sequence[ReportRow]) -> Iterator[ReportRow]:

@@ -7,7 +7,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from camtool.engines.settings import model_settings
 from camtool.errors import EngineError
 from camtool.files import write_atomically
 from camtool.folder import results
+from camtool.folder.bucket import Bucket, bucket_at
 from camtool.folder.discovery import Picture, discover, state_of
 from camtool.folder.entry import COLUMNS, Explained, finished_shape
 from camtool.folder.journal import Journal
@@ -31,9 +32,10 @@ from camtool.folder.page import write_page
 from camtool.folder.results import Entries
 from camtool.folder.truth import Verdict, verdict_of, with_truth
 from camtool.folder.work import Fatal, Noted, WriteFiles
-from camtool.folder.workspace import claimed, remove_strays
+from camtool.folder.workspace import RunError, claimed, remove_strays
 from camtool.folder.yolo import write_yolo
 from camtool.images import MAX_PIXELS, display_name
+from camtool.remote import Remote, is_address, shown
 from camtool.views.save import Views
 
 if TYPE_CHECKING:
@@ -47,7 +49,7 @@ class Plan:
 
     Attributes:
         source: Folder, pattern or list.
-        output: Folder of the results.
+        output: Folder of the results, or an address.
         views: Files for each picture.
         targets: Classes by index or label, for every picture; empty for the `topk` best.
         topk: How many, where no class is named.
@@ -64,7 +66,7 @@ class Plan:
     """
 
     source: str
-    output: Path
+    output: Path | Remote
     views: Views
     targets: tuple[str, ...] = ()
     topk: int = 1
@@ -78,6 +80,11 @@ class Plan:
     recursive: bool = True
     max_pixels: int = MAX_PIXELS
     overwrite: bool = False
+
+    @property
+    def named(self) -> str:
+        """The source as it is written down: from the root, and without passwords and tokens."""
+        return shown(self.source) if is_address(self.source) else str(Path(self.source).absolute())
 
     def request(self, model: CamModel) -> Request:
         """What is asked of every picture.
@@ -94,7 +101,7 @@ class Plan:
         return {
             **model_settings(model),
             "labels": labels.hexdigest()[:16],
-            "source": str(Path(self.source).absolute()),
+            "source": self.named,
             "targets": list(self.targets),
             "topk": self.topk,
             "truth": self.truth,
@@ -163,6 +170,8 @@ class FolderRun:
     warn: Callable[[str], None] = print
     engine: Factory = ENGINES["threads"]
     summary: Summary = field(default_factory=Summary, init=False)
+    _folder: Path = field(default=Path(), init=False)
+    _bucket: Bucket | None = field(default=None, init=False)
 
     def run(self, stopping: Callable[[], bool] = never) -> Summary:
         """Explain what is not yet explained, and write the results.
@@ -179,22 +188,50 @@ class FolderRun:
         """
         request, output = self.plan.request(self.model), self.plan.output
         source = discover(self.plan.source, output, self.plan.recursive)
+        distant = isinstance(source.root, Remote) or isinstance(output, Remote)
+        request = replace(request, distant=distant)
         pictures = _named(self._judged(source.pictures), output)
         self.summary = Summary(len(pictures), skipped=source.skipped, own=source.own)
-        settings = self.plan.settings(self.model)
-        with claimed(output, settings, pictures, self.plan.overwrite) as journal:
-            labels, views = self.model.labels, self.plan.views
-            work = WriteFiles.into(output, views, self.plan.report, labels, source.root)
+        with ExitStack() as stack:
+            self._settle(output, stack)
+            journal = stack.enter_context(self._claimed(pictures))
+            labels, views, bucket = self.model.labels, self.plan.views, self._bucket
+            work = WriteFiles.into(
+                self._folder,
+                views,
+                self.plan.report,
+                labels,
+                source.root,
+                bucket.place if bucket else None,
+            )
             try:
                 self._explain(pictures, request, work, journal, stopping)
                 for write in self._results(pictures, journal):
                     if journal.is_gone():
                         raise FileNotFoundError(errno.ENOENT, "is gone")
                     write()
+                    if bucket:
+                        bucket.publish()
                 journal.sync()
             except OSError as error:
                 self._stop(f"{display_name(output)}: {error.strerror or error}")
         return self.summary
+
+    def _settle(self, output: Path | Remote, stack: ExitStack) -> None:
+        """Have a folder to make files in: the output itself, if it is one."""
+        self._bucket = None
+        if isinstance(output, Path):
+            self._folder = output
+            return
+        try:
+            self._bucket = stack.enter_context(bucket_at(output, self.warn))
+        except OSError as error:
+            raise RunError(f"{display_name(output)}: {error.strerror or error}") from None
+        self._folder = self._bucket.folder
+
+    def _claimed(self, pictures: Sequence[Picture]) -> AbstractContextManager[Journal]:
+        settings, overwrite = self.plan.settings(self.model), self.plan.overwrite
+        return claimed(self._folder, settings, pictures, overwrite, self._bucket)
 
     def _judged(self, pictures: Sequence[Picture]) -> list[Picture]:
         """The pictures with what they are known to show."""
@@ -210,7 +247,7 @@ class FolderRun:
         stopping: Callable[[], bool],
     ) -> None:
         start = time.monotonic()
-        finished = dict(_finished(pictures, journal, self.plan.output))
+        finished = dict(_finished(pictures, journal, self._size_of))
         self.summary.done = len(finished)
         engine = self.engine(self.model, request, self.plan.workers, self.warn)
 
@@ -231,6 +268,15 @@ class FolderRun:
         if stopping() and self.summary.done + self.summary.failed < self.summary.total:
             self._stop("interrupted")
 
+    def _size_of(self, name: str) -> int | None:
+        """Bytes of a file of the results, if it is there."""
+        if self._bucket:
+            return self._bucket.sizes.get(name)
+        try:
+            return (self._folder / name).stat().st_size
+        except OSError:
+            return None
+
     def _note(self, chunk: list[Noted], journal: Journal) -> None:
         """Put what is finished into the journal, and into the summary."""
         noted = [result for result in chunk if not isinstance(result, Fatal)]
@@ -241,7 +287,7 @@ class FolderRun:
         self.summary.failed += len(noted) - len(new)
         self.summary.changed += sum(entry.changed for entry in new)
         if journal.is_gone():
-            output = self.plan.output
+            output = self._folder
             remove_strays([output / name for entry in new for name in entry.files], output)
             self._stop(f"{display_name(output)}: is gone")
         for result in chunk:
@@ -256,7 +302,7 @@ class FolderRun:
         self, pictures: Sequence[Picture], journal: Journal
     ) -> Iterator[Callable[[], object]]:
         """What writes each of the results; in order, for later ones tell how earlier ones went."""
-        output, entries = self.plan.output, journal.entries
+        output, entries = self._folder, journal.entries
         for form in self.plan.formats:
             yield partial(results.write_results, output / f"results.{form}", entries)
         yield partial(self._write_failed, output / "failed.csv", entries)
@@ -270,7 +316,8 @@ class FolderRun:
         self.summary.verdict = verdict_of(found, self.model.labels)
         if self.plan.report and self.summary.done:
             labels = self.model.labels
-            yield partial(write_page, output, pictures, entries, labels, self._meta())
+            place = self.plan.output
+            yield partial(write_page, output, pictures, entries, labels, self._meta(), place)
         record = json.dumps(self._record(), indent=1).encode()
         yield partial(write_atomically, output / "run.json", record)
 
@@ -281,7 +328,7 @@ class FolderRun:
         """What the report says of the run."""
         head = self.model.head
         return {
-            "Source": str(Path(self.plan.source).absolute()),
+            "Source": self.plan.named,
             "Model": f"{self.model.network.name} ({self.model.network.weights})",
             "Classes": f"{head.classes:,}",
             "Pictures": f"{self.summary.done:,}",
@@ -314,7 +361,7 @@ def _threshold(views: Views) -> str:
     return f"{views.threshold:.0%} of {of[views.rule]}"
 
 
-def _named(pictures: Sequence[Picture], output: Path) -> list[Picture]:
+def _named(pictures: Sequence[Picture], output: Path | Remote) -> list[Picture]:
     """The pictures with what their files in the output are called."""
     sources = (picture.source for picture in pictures)
     names = output_names([picture.key for picture in pictures], sources, output)
@@ -322,11 +369,11 @@ def _named(pictures: Sequence[Picture], output: Path) -> list[Picture]:
 
 
 def _finished(
-    pictures: Sequence[Picture], journal: Journal, output: Path
+    pictures: Sequence[Picture], journal: Journal, size_of: Callable[[str], int | None]
 ) -> Iterator[tuple[int, Shape]]:
     """The input shapes of pictures that need no more work, by number."""
     for number, entry in journal.entries():
-        shape = finished_shape(pictures[number], entry, output)
+        shape = finished_shape(pictures[number], entry, size_of)
         if shape is not None:
             yield number, shape
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from camtool.engines.engine import Failed, Request
 from camtool.engines.stream import explain_sources
 from camtool.engines.threads import ThreadEngine, Workers
 from camtool.folder.discovery import discover
+from camtool.folder.shards import Origin
 from camtool.images import MAX_PIXELS
+from camtool.remote import Remote
 
 if TYPE_CHECKING:
     from camtool.explanation import Explanation
@@ -27,12 +28,13 @@ def explain_folder(
     max_pixels: int = MAX_PIXELS,
     recursive: bool = True,
     workers: int | None = None,
-) -> Iterator[tuple[Path, Explanation | Failed]]:
+) -> Iterator[tuple[Origin, Explanation | Failed]]:
     """Explain every picture of a folder, pattern or list; see `CamModel.explain_folder`."""
     if topk < 1 or (batch_size is not None and batch_size < 1):
         raise ValueError("topk and batch_size must be 1 or more")
     indices = tuple(model.resolve(targets))
-    pictures = discover(source, recursive=recursive).pictures
+    found = discover(source, recursive=recursive)
     request = Request(indices, topk, batch_size or model.measured_batch_size(), max_pixels)
-    engine = ThreadEngine(model, request, Workers.for_folder(model.device, workers))
-    return explain_sources(engine, pictures)
+    distant = isinstance(found.root, Remote)
+    engine = ThreadEngine(model, request, Workers.for_folder(model.device, workers, distant))
+    return explain_sources(engine, found.pictures)

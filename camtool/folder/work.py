@@ -15,7 +15,8 @@ import numpy as np
 
 from camtool.engines.engine import Failed
 from camtool.engines.steps import milliseconds_since, one_line
-from camtool.files import write_atomically
+from camtool.files import make_folders, write_atomically
+from camtool.folder.bucket import put
 from camtool.folder.discovery import Picture, identity, is_directory, state_of
 from camtool.folder.entry import Entry, Explained, Unexplained, predicted_by, rows_of
 from camtool.folder.names import HIDDEN, thumbnail_of
@@ -23,6 +24,7 @@ from camtool.folder.truth import beside_truth
 from camtool.folder.workspace import remove, remove_strays
 from camtool.images import display_name, encode
 from camtool.opencv import cv2
+from camtool.remote import Remote, RemoteError
 from camtool.views.save import Views, files_of, save_views
 
 if TYPE_CHECKING:
@@ -57,27 +59,38 @@ class WriteFiles:
         source: Folder that the pictures lie in.
         folders: What tells the output's hidden folder, and the source's, from others that took
             their place.
+        place: Where the files are put, if `output` is only where they are made.
     """
 
     output: Path
     views: Views
     thumbnails: bool
     labels: Sequence[str]
-    source: Path
+    source: Path | Remote
     folders: tuple[object, object]
+    place: Remote | None = None
 
     @classmethod
     def into(
-        cls, output: Path, views: Views, thumbnails: bool, labels: Sequence[str], source: Path
+        cls,
+        output: Path,
+        views: Views,
+        thumbnails: bool,
+        labels: Sequence[str],
+        source: Path | Remote,
+        place: Remote | None = None,
     ) -> WriteFiles:
         """For the output and the source that are there now."""
-        folders = identity(output / HIDDEN), identity(source)
-        return cls(output, views, thumbnails, labels, source, folders)
+        if place:
+            make_folders(output / HIDDEN)
+        folder = None if isinstance(source, Remote) else identity(source)
+        folders = identity(output / HIDDEN), folder
+        return cls(output, views, thumbnails, labels, source, folders, place)
 
     def __reduce__(self) -> tuple[object, ...]:
         """On another machine the same folders have other numbers, which are read there."""
         return WriteFiles.into, (
-            *(self.output, self.views, self.thumbnails, self.labels, self.source),
+            *(self.output, self.views, self.thumbnails, self.labels, self.source, self.place),
         )
 
     def finish(self, picture: Picture, explanation: Explanation, milliseconds: float) -> Noted:
@@ -97,11 +110,21 @@ class WriteFiles:
 
     def fail(self, picture: Picture, failed: Failed) -> Noted:
         """Note why there is nothing to write, unless nothing is left of the source at all."""
-        if self.folders[1] is None or identity(self.source) != self.folders[1]:
-            return Fatal(f"{display_name(self.source)} {self._lost(self.folders[1])}")
-        if is_directory(picture.source):
+        if lost := self._lost_source():
+            return Fatal(lost)
+        if isinstance(picture.source, Path) and is_directory(picture.source):
             failed = replace(failed, reason="is a folder that can't be read")
         return picture.number, Unexplained(picture.key, failed.reason)
+
+    def _lost_source(self) -> str:
+        """Why nothing is left of the source; "" where something is."""
+        name = display_name(self.source)
+        if isinstance(self.source, Remote):
+            why = self.source.complaint()
+            return why and f"{name}: {why}"
+        folder = self.folders[1]
+        there = folder is not None and identity(self.source) == folder
+        return "" if there else f"{name} {self._lost(folder)}"
 
     def _is_gone(self) -> bool:
         return self.folders[0] is None or identity(self.output / HIDDEN) != self.folders[0]
@@ -120,6 +143,10 @@ class WriteFiles:
     ) -> Entry | Fatal:
         try:
             return self._write(picture, explanation, milliseconds)
+        except RemoteError as error:
+            if not error.is_of_name:
+                return Fatal(f"{display_name(self.place)}: {error}")
+            reason = f"its files can't be written ({error})"
         except OSError as error:
             if error.errno in _FATAL:
                 return Fatal(f"{display_name(self.output)}: {error.strerror}")
@@ -140,6 +167,10 @@ class WriteFiles:
         views = self.views
         rows = rows_of(picture, explanation, self.labels, views.threshold, views.rule)
         maps = explanation.maps[: len(rows)]
+        sizes = {path.relative_to(self.output).as_posix(): path.stat().st_size for path in files}
+        if self.place:
+            for name in sizes:
+                put(self.place, self.output, name)
         return Explained(
             key=picture.key,
             name=picture.name,
@@ -150,7 +181,7 @@ class WriteFiles:
             rows=rows,
             shape=list(maps.shape),
             maps=base64.b64encode(maps.tobytes()).decode(),
-            files={path.relative_to(self.output).as_posix(): path.stat().st_size for path in files},
+            files=sizes,
             milliseconds=round(milliseconds + milliseconds_since(start), 3),
             predicted=predicted_by(explanation),
             truth=picture.truth,

@@ -7,17 +7,18 @@ import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from camtool.engines.settings import differences
 from camtool.files import make_folders, write_atomically
 from camtool.folder.discovery import Picture
 from camtool.folder.entry import Explained
 from camtool.folder.journal import Journal, read_entries
-from camtool.folder.names import HIDDEN, RESULTS, THUMBNAILS, YOLO, folders_of
+from camtool.folder.names import HIDDEN, JOURNAL, RESULTS, THUMBNAILS, YOLO, folders_of
 from camtool.images import display_name
 
-JOURNAL = "journal.jsonl"
+if TYPE_CHECKING:
+    from camtool.folder.bucket import Bucket
 
 
 class RunError(RuntimeError):
@@ -29,7 +30,11 @@ _NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS}
 
 @contextmanager
 def claimed(
-    output: Path, settings: Mapping[str, Any], pictures: Sequence[Picture], overwrite: bool
+    output: Path,
+    settings: Mapping[str, Any],
+    pictures: Sequence[Picture],
+    overwrite: bool,
+    bucket: Bucket | None = None,
 ) -> Iterator[Journal]:
     """The folder of the results, for this run alone, with settings that fit it.
 
@@ -38,6 +43,7 @@ def claimed(
         settings: Everything that the results depend on, as JSON.
         pictures: Of the run, in its order.
         overwrite: Remove what an earlier run wrote there.
+        bucket: Where all of it goes, if `output` is only where it is made.
 
     Yields:
         The journal inside it; closed in the end.
@@ -45,16 +51,21 @@ def claimed(
     Raises:
         RunError: It belongs to another run, another run is writing there, or it can't be written.
     """
-    hidden = output / HIDDEN
+    hidden, place = output / HIDDEN, display_name(bucket.place if bucket else output)
     with ExitStack() as stack:
         try:
             make_folders(hidden)
             lock(stack.enter_context((hidden / "lock").open("w")), output)
-            _agree(hidden, settings, overwrite)
-            _sweep(output, [picture.name for picture in pictures])
-            journal = Journal(hidden / JOURNAL, [picture.key for picture in pictures])
+            _agree(output, settings, overwrite, bucket)
+            keys = [picture.key for picture in pictures]
+            if bucket:
+                bucket.settle()
+                journal = bucket.journal(keys)
+            else:
+                _sweep(output, [picture.name for picture in pictures])
+                journal = Journal(output / JOURNAL, keys)
         except OSError as error:
-            raise RunError(f"{display_name(output)}: {error.strerror or error}") from None
+            raise RunError(f"{place}: {error.strerror or error}") from None
         try:
             yield journal
         finally:
@@ -62,9 +73,12 @@ def claimed(
                 journal.close()
 
 
-def _agree(hidden: Path, settings: Mapping[str, Any], overwrite: bool) -> None:
+def _agree(
+    output: Path, settings: Mapping[str, Any], overwrite: bool, bucket: Bucket | None
+) -> None:
     """Refuse to mix two runs; begin anew where that is wanted."""
-    output, path = hidden.parent, hidden / "settings.json"
+    path = output / HIDDEN / "settings.json"
+    place = display_name(bucket.place if bucket else output)
     for name in RESULTS:
         if (output / name).is_dir():
             raise RunError(
@@ -72,23 +86,23 @@ def _agree(hidden: Path, settings: Mapping[str, Any], overwrite: bool) -> None:
                 "another --output"
             )
     if overwrite:
-        _discard(hidden)
+        _discard(output, bucket)
     elif path.exists():
-        changed = differences(_read_settings(path), settings)
+        changed = differences(_read_settings(path, place), settings)
         if changed:
             raise RunError(
-                f"{display_name(output)} holds another run ({'; '.join(changed)}); choose another "
+                f"{place} holds another run ({'; '.join(changed)}); choose another "
                 "folder, or --overwrite"
             )
     write_atomically(path, json.dumps(settings, indent=1).encode())
 
 
-def _read_settings(path: Path) -> dict[str, Any]:
+def _read_settings(path: Path, place: str) -> dict[str, Any]:
     with suppress(ValueError):
         settings = json.loads(path.read_text())
         if isinstance(settings, dict):
             return settings
-    raise RunError(f"{display_name(path)}: is damaged; --overwrite begins anew")
+    raise RunError(f"{place}/{HIDDEN}/{path.name}: is damaged; --overwrite begins anew")
 
 
 def _sweep(output: Path, names: Iterable[str]) -> None:
@@ -102,13 +116,15 @@ def _sweep(output: Path, names: Iterable[str]) -> None:
                 left.unlink(missing_ok=True)
 
 
-def _discard(hidden: Path) -> None:
+def _discard(output: Path, bucket: Bucket | None) -> None:
     """Remove what an earlier run wrote, as its journal tells; other files stay."""
-    output = hidden.parent
-    for entry in read_entries(hidden / JOURNAL):
-        if isinstance(entry, Explained):
-            remove(output / name for name in entry.files)
-    for name in (*RESULTS, f"{HIDDEN}/{JOURNAL}"):
+    entries = (entry for entry in read_entries(output / JOURNAL) if isinstance(entry, Explained))
+    names = (name for entry in entries for name in entry.files)
+    if bucket:
+        bucket.discard([*names, *RESULTS])
+    else:
+        remove(output / name for name in names)
+    for name in (*RESULTS, JOURNAL):
         (output / name).unlink(missing_ok=True)
 
 

@@ -25,9 +25,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from camtool.remote import Stored
+
 ImageSource: TypeAlias = (
     "str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image "
-    "| NDArray[Any] | Tensor"
+    "| NDArray[Any] | Tensor | Stored"
 )
 
 __all__ = [

@@ -78,7 +78,9 @@ class ReportRow:
 
 
 def file_url(path: str) -> str:
-    """Relative URL of a file; "" stays "". The leading "./" keeps "a:b" from being a scheme."""
+    """URL of a relative path; "" stays "". The leading "./" keeps "a:b" from being a scheme."""
+    if path.startswith(("http://", "https://")):
+        return quote(path, safe="/:%")
     return "./" + quote(os.fsencode(path)) if path else ""
 
 
