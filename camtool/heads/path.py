@@ -29,6 +29,10 @@ QuadratureRule: TypeAlias = Literal["secant", "gauss"]
 MOST_AT_ONCE = 64
 """Versions of pictures that go through a tail in one batch."""
 
+MOST_VALUES = 1 << 21
+"""Of their features; more take memory, for what follows keeps many times as much, and save none of
+the time."""
+
 
 Held: TypeAlias = "dict[tuple[str, int], Tensor]"
 """What the real maps became where a normalization takes its statistics, by function and call."""
@@ -129,8 +133,8 @@ def _gauss_gradients(
     """
     points, weights = gauss(number)
     held: Held = {}
-    none, full = _along(tail, features, (0.0, 1.0), held)[1].detach()
-    at_once = max(1, MOST_AT_ONCE // len(features))
+    at_once = max(1, min(MOST_AT_ONCE // len(features), MOST_VALUES // features.numel()))
+    none, full = _ends(tail, features, held, at_once)
     total = features.new_zeros(())
     for start in range(0, number, at_once):
         some = slice(start, start + at_once)
@@ -138,6 +142,16 @@ def _gauss_gradients(
         shares = features.new_tensor(weights[some])
         total = total + _gradients(versions, logits, classes, shares)
     return total, none, full
+
+
+def _ends(tail: Continuation, features: Tensor, held: Held, at_once: int) -> tuple[Tensor, Tensor]:
+    """Logits [N,classes] of the path's begin and of its end."""
+    if at_once > 1:
+        none, full = _along(tail, features, (0.0, 1.0), held)[1].detach()
+        return none, full
+    # The real maps first: statistics are held at theirs.
+    full = _along(tail, features, (1.0,), held)[1].detach()[0]
+    return _along(tail, features, (0.0,), held)[1].detach()[0], full
 
 
 def jacobian(tail: Continuation, features: Tensor, at_once: int = 64) -> tuple[Tensor, Tensor]:

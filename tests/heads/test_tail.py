@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from camtool.heads import Forward, TailHead, find_head
+from camtool.heads import Forward, TailHead, find_head, integrate, path
+from camtool.heads.path import Steps
 
 SIZE = 32
 
@@ -73,6 +74,24 @@ def test_gradients_are_those_of_the_network() -> None:
     maps = forward.features.clone().requires_grad_()
     (found,) = torch.autograd.grad(forward.tail(maps)[:, 2].sum(), maps)
     torch.testing.assert_close(found.flatten(2).transpose(1, 2), expected)
+
+
+def test_versions_one_at_a_time_give_what_they_give_together(monkeypatch) -> None:
+    _, _, forward = seen()
+    classes = torch.tensor([[0, 3], [1, 4], [2, 0]])
+    four = Steps("gauss", 4)
+    together = integrate(forward.tail, forward.features, classes, 0.0, 4, four)
+    sizes: list[int] = []
+
+    def tail(maps: Tensor, held: Any = None, secant: bool = False) -> Tensor:
+        sizes.append(len(maps))
+        return forward.tail(maps, held, secant)
+
+    monkeypatch.setattr(path, "MOST_VALUES", 1)
+    apart = integrate(tail, forward.features, classes, 0.0, 4, four)
+    assert sizes == [3] * 6
+    for one, other in zip(apart[:3], together[:3], strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
 
 
 def test_what_stands_before_the_cut_is_run_on_shapes_once() -> None:
