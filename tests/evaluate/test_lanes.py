@@ -95,13 +95,16 @@ def test_a_killed_process_is_told_in_one_line(wait_until):
 
 
 SCRIPT = """
+import os
+import signal
 import time
 import torch
 from camtool.engines.threads import Workers
 from camtool.evaluate.lanes import lanes_of
 
 def nap(tool, number):
-    print("begun", number, flush=True)
+    # In one piece, for two processes write there.
+    os.write(1, b"begun %d\\n" % number)
     time.sleep(60)
 
 def main():
@@ -109,6 +112,8 @@ def main():
         list(lanes.mapped(nap, range(4)))
 
 if __name__ == "__main__":
+    # Shells have what they begin in the background ignore it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         main()
     except KeyboardInterrupt:
@@ -158,6 +163,7 @@ def wait_until_none(group: int) -> bool:
 needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 
 
+@pytest.mark.slow
 @needs_proc
 def test_ctrl_c_ends_processes_without_tracebacks(napping):
     os.killpg(napping.pid, signal.SIGINT)
@@ -167,6 +173,7 @@ def test_ctrl_c_ends_processes_without_tracebacks(napping):
     assert wait_until_none(napping.pid)
 
 
+@pytest.mark.slow
 @needs_proc
 def test_processes_end_with_the_one_that_began_them(napping):
     napping.kill()
