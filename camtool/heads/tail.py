@@ -20,6 +20,7 @@ from camtool.heads.cut import Counting, Cut, Place, call, tensors_of
 from camtool.heads.path import Held
 from camtool.heads.secants import ELEMENTWISE, MAXIMA, secant
 from camtool.heads.statistics import STATISTICS, arguments, is_statistic
+from camtool.heads.tokens import ATTENTION, TokensLinear, attention
 from camtool.heads.watch import logits_of
 
 Shapes: TypeAlias = "dict[torch.Size, dict[tuple[str, int], Any]]"
@@ -156,9 +157,10 @@ class _Grafting(Counting):
             output = func(*args, **kwargs) if found is None else found
         elif here.function == "linear" and self._follows(args) and args[0].ndim == 3:
             x, weight, bias = arguments(args, kwargs, ("input", "weight", "bias"), None)
-            output = _TokensLinear.apply(x, weight, bias)
+            output = TokensLinear.apply(x, weight, bias)
         else:
-            output = call(func, args, kwargs)
+            few = attention(func, args, kwargs) if self._attends(here.function, args) else None
+            output = call(func, args, kwargs) if few is None else few
         place = self._by_call.get(key)
         return output if place is None else self._graft(place, output)
 
@@ -168,6 +170,13 @@ class _Grafting(Counting):
             return False
         x = args[0]
         return x.requires_grad and not x.is_leaf and x.ndim > 0 and len(x) == self.versions
+
+    def _attends(self, name: str, args: tuple[Any, ...]) -> bool:
+        """Whether a call is attention of what comes from the cut."""
+        if self.missing or name not in ATTENTION or not isinstance(args[0], Tensor):
+            return False
+        x = args[0]
+        return x.requires_grad and not x.is_leaf and x.ndim > 2 and self.versions in x.shape[:2]
 
     def _bends(self, name: str, args: tuple[Any, ...]) -> bool:
         """Whether a call is an elementwise function of what comes from the cut."""
@@ -199,23 +208,3 @@ def _to_meta(value: Any) -> Any:
     if isinstance(value, Tensor) and value.device.type != "meta":
         return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
     return value
-
-
-class _TokensLinear(torch.autograd.Function):
-    """A linear layer on [N,T,C] that takes gradients back for those tokens alone that have some.
-
-    Behind the last attention of a transformer the class token alone leads to the logits.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.weight = weight
-        return torch.nn.functional.linear(x, weight, bias)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        tokens = gradient.flatten(0, 1)
-        found = tokens.new_zeros(len(tokens), ctx.weight.shape[1])
-        some = tokens.any(1)
-        found[some] = tokens[some] @ ctx.weight
-        return found.view(*gradient.shape[:2], -1), None, None
