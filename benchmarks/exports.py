@@ -30,7 +30,7 @@ def row(name: str, folder: Path) -> str:
     """
     model = camtool.load(name, weights="random", device="cpu")
     done = export_model(model, folder / "graph.onnx")
-    megabytes = done.path.stat().st_size / 1e6
+    megabytes = sum(file.stat().st_size for file in done.files) / 1e6
     sizes = "any" if done.dynamic else f"{model.preprocessing.size}"
     cells = (
         name,

@@ -74,10 +74,11 @@ def _one(choice: object) -> int:
 
 
 def _tell(cam: CamModel, done: Exported, as_json: bool) -> None:
-    megabytes = done.path.stat().st_size / 1e6
+    megabytes = sum(file.stat().st_size for file in done.files) / 1e6
     if as_json:
         facts = {
             "file": str(done.path),
+            "files": [str(file) for file in done.files],
             "megabytes": round(megabytes, 1),
             "model": cam.describe(),
             "error": done.error,
@@ -88,6 +89,8 @@ def _tell(cam: CamModel, done: Exported, as_json: bool) -> None:
         return
     sizes = "any number of pictures of any size" if done.dynamic else "any number of pictures"
     print(f"{done.path}: {megabytes:.1f} MB, takes {sizes}")
+    for beside in done.files[:-1]:
+        print(f"{beside}: its weights, which have to stay beside it")
     print(f"differs from the network by {done.error:.0e} of the range at the most")
     if done.path.suffix == ".onnx":
         print(f"camtool explain photo.jpg -m {done.path}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
@@ -26,6 +27,9 @@ TOLERANCE = 1e-4
 OUTPUTS = ("logits", "maps")
 SUFFIXES = (".onnx", ".pt2")
 
+WHOLE = (2 << 30) - (64 << 20)
+"""Bytes of weights that one ONNX file holds beside the rest; more go into a file beside it."""
+
 Arrays: TypeAlias = "Sequence[NDArray[np.float32]]"
 Run: TypeAlias = "Callable[[Tensor], Arrays]"
 
@@ -36,12 +40,14 @@ class Exported:
 
     Attributes:
         path: Of the file.
+        files: All of them: weights of two gigabytes and more are in another one beside it.
         error: Most that logits or maps differ from the network's, of their range.
         shapes: Of the inputs on which they were compared.
         dynamic: Whether it takes inputs of other heights and widths.
     """
 
     path: Path
+    files: tuple[Path, ...]
     error: float
     shapes: tuple[tuple[int, ...], ...]
     dynamic: bool
@@ -80,7 +86,6 @@ def export_model(
     program = _traced(graph, examples[0], pixels, dynamic, model.network.name)
     facts = json.dumps(_facts(model, graph, pixels))
     write = _onnx if path.suffix == ".onnx" else _program
-    # Beside its place, for a graph of more than two gigabytes is several files.
     with tempfile.TemporaryDirectory(prefix="camtool-") as folder:
         written = Path(folder) / path.name
         run = write(program, written, facts)
@@ -90,9 +95,17 @@ def export_model(
                 f"{path}: not written: the graph differs from the network by {error:.1e} of the "
                 f"range, more than {TOLERANCE:.0e}"
             )
-        with replacing(path, "wb") as stream:
-            stream.write(written.read_bytes())
-    return Exported(path, error, tuple(tuple(x.shape) for x in examples), dynamic)
+        files = _placed(written, path)
+    return Exported(path, files, error, tuple(tuple(x.shape) for x in examples), dynamic)
+
+
+def _placed(written: Path, path: Path) -> tuple[Path, ...]:
+    """Put what was written where it should be, the graph itself last."""
+    parts = sorted(written.parent.iterdir(), key=lambda part: part == written)
+    for part in parts:
+        with part.open("rb") as content, replacing(path.with_name(part.name), "wb") as stream:
+            shutil.copyfileobj(content, stream)
+    return tuple(path.with_name(part.name) for part in parts)
 
 
 def _examples(model: CamModel, pixels: bool, dynamic: bool) -> list[Tensor]:
@@ -149,7 +162,11 @@ def _onnx(program: torch.export.ExportedProgram, path: Path, facts: str) -> Run:
     document = onnx.load(path)
     _name_sizes(document)
     onnx.helper.set_model_props(document, {KEY: facts})
-    onnx.save(document, path)
+    beside = path.with_name(f"{path.name}.data")
+    # It is in memory now, and would be added to.
+    beside.unlink(missing_ok=True)
+    weights = sum(each.nbytes for each in program.state_dict.values())
+    onnx.save(document, path, save_as_external_data=weights > WHOLE, location=beside.name)
     running = session(path)
 
     def run(inputs: Tensor) -> Arrays:

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 import camtool
 from camtool.cli import app
 from camtool.errors import ModelError
-from camtool.export import ExportError, MapGraph, export_model
+from camtool.export import ExportError, MapGraph, export_model, write
 from camtool.heads.path import jacobian
 
 CLASSES, CHANNELS = 5, 8
@@ -141,6 +141,21 @@ def test_written_graphs_agree_with_the_network(name, suffix, tmp_path):
     # Batches and sizes other than the one that was traced are among those compared.
     assert {len(done.shapes), len(set(done.shapes))} == {5}
     assert [*tmp_path.iterdir()] == [done.path]
+
+
+@pytest.mark.slow
+def test_more_weights_than_one_file_holds_are_in_another(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(write, "WHOLE", 1000)
+    path = tmp_path / "large.onnx"
+    done = CliRunner().invoke(app, ["export", str(tiny), "-o", str(path)])
+    assert done.exit_code == 0, done.output
+    beside = tmp_path / "large.onnx.data"
+    assert f"{beside}: its weights, which have to stay beside it" in done.stdout
+    assert sorted(tmp_path.iterdir()) == [path, beside]
+    assert beside.stat().st_size > 10_000
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    found, expected = (camtool.load(each, device="cpu").explain(pixels, 1) for each in (path, tiny))
+    assert np.allclose(found.maps, expected.maps, atol=1e-5 * np.ptp(expected.maps))
 
 
 @pytest.mark.slow
