@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
+from threading import Lock, get_ident
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from camtool.errors import HeadError
-from camtool.heads.cut import Cut, Node, Recording, Tape, candidates, node_of
+from camtool.heads.cut import Cut, Node, Place, Recording, Tape, candidates, node_of
 from camtool.heads.head import TOLERANCE, Forward, Head, Seen, network_of
 from camtool.heads.path import ONE_STEP, SECANT, Integral, Steps, integrate
 from camtool.heads.tail import Shapes, Tail
@@ -238,14 +239,14 @@ def forwards_of(
         inputs: [N,C,H,W].
     """
     cuts = [head.cut for head in heads if head.cut is not None]
-    places = [place for cut in cuts for place in (cut.place, *cut.others)]
-    with torch.no_grad(), Recording(places) as recording:
-        own = logits_of(body(inputs)).float().flatten(1)
+    places = {place for cut in cuts for place in (cut.place, *cut.others)}
+    with torch.no_grad():
+        own, found = _seen_by_modules(cuts, body, inputs) or _seen_by_calls(places, body, inputs)
     kinds = {p.dtype for p in module.parameters() if p.is_floating_point()}
     kind = next(iter(kinds)) if len(kinds) == 1 else inputs.dtype
-    if len(recording.found) < len(set(places)):
+    if len(found) < len(places):
         raise HeadError(f"the network did not come by its cut ({cuts[0].place.function})")
-    found = {place: tensor.to(kind) for place, tensor in recording.found.items()}
+    found = {place: tensor.to(kind) for place, tensor in found.items()}
     forwards = []
     for head, cut in zip(heads, cuts, strict=True):
         others = {place: found[place] for place in cut.others}
@@ -254,6 +255,51 @@ def forwards_of(
         network = network_of(body)
         forwards.append(Forward(tail.features, own, tail, network, inputs, steps=head.steps))
     return forwards
+
+
+def _seen_by_calls(
+    places: Collection[Place], body: nn.Module, inputs: Tensor
+) -> tuple[Tensor, dict[Place, Tensor]]:
+    """Logits, and what there is at some places."""
+    with Recording([*places]) as recording:
+        own = logits_of(body(inputs)).float().flatten(1)
+    return own, recording.found
+
+
+_hooking = Lock()
+"""torch numbers hooks without one."""
+
+
+def _seen_by_modules(
+    cuts: Sequence[Cut], body: nn.Module, inputs: Tensor
+) -> tuple[Tensor, dict[Place, Tensor]] | None:
+    """As `_seen_by_calls`, for less; None where a cut is not what one module gives once."""
+    if any(cut.others or not cut.names for cut in cuts):
+        return None
+    given: dict[Place, list[Tensor]] = {cut.place: [] for cut in cuts}
+    here = get_ident()
+
+    def keep(place: Place) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            # Other threads may be in the same module, with hooks of their own.
+            if isinstance(output, Tensor) and get_ident() == here:
+                # A copy, because later calls may change it in place.
+                given[place].append(output.detach().clone())
+
+        return hook
+
+    modules = [(cut.place, body.get_submodule(cut.names[-1])) for cut in cuts]
+    with _hooking:
+        hooks = [module.register_forward_hook(keep(place)) for place, module in modules]
+    try:
+        own = logits_of(body(inputs)).float().flatten(1)
+    finally:
+        with _hooking:
+            for hook in hooks:
+                hook.remove()
+    if any(len(tensors) != 1 for tensors in given.values()):
+        return None
+    return own, {place: tensors[0] for place, tensors in given.items()}
 
 
 def _relative(missing: Tensor, own: Tensor, maps: Tensor) -> float:

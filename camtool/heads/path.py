@@ -17,6 +17,7 @@ as attention.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Literal, NamedTuple, Protocol, TypeAlias
 
@@ -139,8 +140,7 @@ def _gauss_gradients(
     for start in range(0, number, at_once):
         some = slice(start, start + at_once)
         versions, logits = _along(tail, features, points[some], held)
-        shares = features.new_tensor(weights[some])
-        total = total + _gradients(versions, logits, classes, shares)
+        total = total + _gradients(versions, logits, classes, weights[some])
     return total, none, full
 
 
@@ -178,7 +178,7 @@ def _secant_gradients(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """As `_gauss_gradients`, by the slopes from one end of the path to the other."""
     versions, logits = _along(tail, features, (0.0, 1.0), {}, secant=True)
-    gradients = _gradients(versions, logits, classes, features.new_tensor([0.0, 1.0]))
+    gradients = _gradients(versions, logits, classes, (0.0, 1.0))
     return gradients, *logits.detach()
 
 
@@ -213,15 +213,24 @@ def _along(
 
 
 @torch.enable_grad()
-def _gradients(versions: Tensor, logits: Tensor, classes: Tensor, shares: Tensor) -> Tensor:
+def _gradients(
+    versions: Tensor, logits: Tensor, classes: Tensor, shares: Sequence[float]
+) -> Tensor:
     """The gradients [N,K,C,h,w] of classes [N,K], summed over versions with shares [P]."""
     means = []
+    used = [place for place, share in enumerate(shares) if share]
     for k in range(classes.shape[1]):
         picked = logits.gather(2, classes[None, :, k : k + 1].expand(len(logits), -1, -1))
-        picked = picked[shares > 0]
+        picked = picked[used]
         (gradient,) = torch.autograd.grad(
             picked.sum(), versions, retain_graph=k + 1 < classes.shape[1], allow_unused=True
         )
         gradient = torch.zeros_like(versions) if gradient is None else gradient
-        means.append((shares.view(-1, 1, 1, 1, 1) * gradient).sum(0))
-    return torch.stack(means, 1)
+        means.append(_mean(gradient, shares))
+    return torch.stack(means, 1) if len(means) > 1 else means[0][:, None]
+
+
+def _mean(gradient: Tensor, shares: Sequence[float]) -> Tensor:
+    if shares[-1] == 1 and not any(shares[:-1]):
+        return gradient[-1]
+    return (gradient.new_tensor(shares).view(-1, 1, 1, 1, 1) * gradient).sum(0)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -92,6 +94,37 @@ def test_versions_one_at_a_time_give_what_they_give_together(monkeypatch) -> Non
     assert sizes == [3] * 6
     for one, other in zip(apart[:3], together[:3], strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
+class Met(nn.Module):
+    """A body in which several threads are at once, and layers behind a pool."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Conv2d(3, 4, 3, 4)
+        self.rest = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 5))
+        self.meet: Any = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = self.body(x)
+        if self.meet is not None:
+            # All at once, and once each: a second run would wait in vain.
+            self.meet.wait(30)
+        return self.rest(maps.mean((2, 3)))
+
+
+def test_threads_in_one_network_keep_their_own_maps() -> None:
+    torch.manual_seed(0)
+    network = Met().eval().requires_grad_(False)
+    head = find_head(network, SIZE)
+    inputs = torch.randn(3, 1, 3, SIZE, SIZE)
+    alone = [head.forward(network, network, each).features for each in inputs]
+    network.meet = threading.Barrier(3)
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda each: head.forward(network, network, each), inputs))
+    for one, other in zip(found, alone, strict=True):
+        torch.testing.assert_close(one.features, other)
+    assert not network.body._forward_hooks
 
 
 def test_what_stands_before_the_cut_is_run_on_shapes_once() -> None:
