@@ -68,6 +68,9 @@ def claimed(
             raise RunError(f"{place}: {error.strerror or error}") from None
         try:
             yield journal
+            if not bucket and not journal.is_gone():
+                # What a process left that was killed while others went on.
+                _sweep(output, [picture.name for picture in pictures])
         finally:
             with suppress(OSError):
                 journal.close()

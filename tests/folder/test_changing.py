@@ -127,6 +127,21 @@ def test_an_output_that_is_removed_leaves_nothing_and_no_file_is_named(
     assert not output.exists()
 
 
+def test_halves_that_a_killed_process_left_meanwhile_are_gone_in_the_end(
+    source, batch, before_writing, tmp_path
+):
+    output = tmp_path / "out"
+
+    def killed(_):
+        for folder in (output, output / "report" / "thumbs"):
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / ".camtool-0123456789abcdef.part").write_bytes(b"half")
+
+    before_writing("0008.jpg", killed)
+    assert batch(source, output, *OPTIONS).exit_code == 0
+    assert not [*output.rglob("*.part")]
+
+
 def test_a_folder_that_another_run_claimed_meanwhile_is_left_alone(
     source, batch, before_writing, tmp_path
 ):
