@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Generic
 
 import torch
 
-from camtool.engines.engine import Engine, J, R, Request, Work, never
+from camtool.engines.engine import J, R, Request, Work, never
 from camtool.engines.order import from_unfinished, in_order
 from camtool.engines.pool import Pool, held
 from camtool.engines.steps import Steps, one_line
@@ -85,7 +85,11 @@ class ProcessEngine:
             return cores
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
-        self.model.try_batch(self.request.batch_size)
+        try:
+            self.model.try_batch(self.request.batch_size)
+        except torch.OutOfMemoryError:
+            # One process, which halves its batches.
+            return 1
         needed = torch.cuda.max_memory_reserved(device) + CONTEXT
         torch.cuda.empty_cache()
         free, _ = torch.cuda.mem_get_info(device)
@@ -109,21 +113,8 @@ class ProcessEngine:
             pool.shutdown(cancel_futures=True)
 
 
-@dataclass(frozen=True)
-class AutoEngine:
-    """Processes where a GPU has much to do; threads on a CPU, which they use as well, and for few.
-
-    Attributes:
-        model: The model.
-        request: What is asked of every picture.
-        workers: Threads of each kind, or processes; None for as many as suit the machine.
-        warn: Told what people should know, each thing once.
-    """
-
-    model: CamModel
-    request: Request
-    workers: int | None = None
-    warn: Callable[[str], None] = print
+class AutoEngine(ProcessEngine):
+    """Processes where a GPU has much to do; else threads, which keep a CPU as busy."""
 
     def run(
         self, jobs: Iterable[J], work: Work[J, R], stopping: Callable[[], bool] = never
@@ -131,14 +122,16 @@ class AutoEngine:
         """Explain pictures; see `Engine.run`."""
         remaining = iter(jobs)
         first = [*islice(remaining, FEW)] if self.model.device.type == "cuda" else []
-        with closing(self._suited(len(first)).run(chain(first, remaining), work, stopping)) as run:
-            yield from run
+        run = self._of_threads().run if self._is_for_threads(len(first)) else super().run
+        with closing(run(chain(first, remaining), work, stopping)) as chunks:
+            yield from chunks
 
-    def _suited(self, pictures: int) -> Engine:
-        if pictures < FEW or available_cores() < CORES or not _can_be_sent(self.model):
-            threads = Workers.for_folder(self.model.device, self.workers, self.request.distant)
-            return ThreadEngine(self.model, self.request, threads, self.warn)
-        return ProcessEngine(self.model, self.request, self.workers, self.warn)
+    def _is_for_threads(self, pictures: int) -> bool:
+        return pictures < FEW or available_cores() < CORES or not _can_be_sent(self.model)
+
+    def _of_threads(self) -> ThreadEngine:
+        threads = Workers.for_folder(self.model.device, self.workers, self.request.distant)
+        return ThreadEngine(self.model, self.request, threads, self.warn)
 
 
 def _can_be_sent(model: CamModel) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from threading import Lock, get_ident
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
@@ -268,13 +269,15 @@ def _seen_by_calls(
 
 _hooking = Lock()
 """torch numbers hooks without one."""
+_reusing: WeakSet[nn.Module] = WeakSet()
+"""Networks that call the module of a cut several times: they need not be run to find out again."""
 
 
 def _seen_by_modules(
     cuts: Sequence[Cut], body: nn.Module, inputs: Tensor
 ) -> tuple[Tensor, dict[Place, Tensor]] | None:
     """As `_seen_by_calls`, for less; None where a cut is not what one module gives once."""
-    if any(cut.others or not cut.names for cut in cuts):
+    if body in _reusing or any(cut.others or not cut.names for cut in cuts):
         return None
     given: dict[Place, list[Tensor]] = {cut.place: [] for cut in cuts}
     here = get_ident()
@@ -298,6 +301,7 @@ def _seen_by_modules(
             for hook in hooks:
                 hook.remove()
     if any(len(tensors) != 1 for tensors in given.values()):
+        _reusing.add(body)
         return None
     return own, {place: tensors[0] for place, tensors in given.items()}
 

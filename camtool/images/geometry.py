@@ -163,8 +163,7 @@ def enough(size: Size, spec: Expected, fit: Fit, stride: int = 32) -> Size:
     Three times what the resizing for the network asks for, after which reducing by a whole factor
     first can't be seen in the result, and not less than anybody looks at in a panel.
     """
-    rows, columns = geometry_of(size, spec, fit, stride).input
-    needed = _centre(size, spec)[0] if fit == "crop" else (columns, rows)
+    needed = resized_whole(geometry_of(size, spec, fit, stride), spec)[0]
     share = max(_ROOM * needed[0] / size[0], _ROOM * needed[1] / size[1], _LOOKED_AT / max(size))
     return math.ceil(size[0] * min(share, 1.0)), math.ceil(size[1] * min(share, 1.0))
 

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from camtool.accelerate.memory import spare_memory
+
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "memory.py"
 
 PROGRAM = """
@@ -62,3 +64,9 @@ def test_freed_memory_is_used_again(megabytes):
     if megabytes > 32 and RELEASE < (2, 35):
         pytest.skip("this glibc keeps no larger blocks than 32 MB")
     assert page_faults("kept", megabytes) < 100 < page_faults("returned", megabytes)
+
+
+@pytest.mark.skipif(platform.system() != "Linux", reason="Linux tells in /proc")
+def test_spare_memory_is_some_of_what_there_is():
+    about = Path("/proc/meminfo").read_text().partition("MemTotal:")[2]
+    assert 0 < spare_memory() < int(about.split()[0]) << 10

@@ -16,6 +16,7 @@ from camtool.engines import processes
 from camtool.engines.engine import Job, Request
 from camtool.engines.processes import ProcessEngine
 from camtool.engines.stream import Pairs
+from camtool.engines.threads import ThreadEngine
 from camtool.errors import EngineError
 
 PICTURES = 150
@@ -116,22 +117,13 @@ def test_where_all_is_finished_no_process_is_begun(tiny, monkeypatch):
     assert list(engine.run([Job(n, "x.jpg", shape=(64, 64)) for n in range(99)], Pairs())) == []
 
 
-class Chosen:
-    """An engine that says of itself that it was taken."""
+def taken(name):
+    """The `run` of an engine that says which one it is, and how many jobs it was given."""
 
-    def __init__(self, *_arguments):
-        pass
+    def run(_self, jobs, _work, _stopping):
+        yield [name, sum(1 for _ in jobs)]
 
-    def run(self, jobs, _work, _stopping):
-        yield [type(self).__name__, sum(1 for _ in jobs)]
-
-
-class Threads(Chosen):
-    pass
-
-
-class Processes(Chosen):
-    pass
+    return run
 
 
 @pytest.mark.parametrize(
@@ -150,8 +142,8 @@ def test_what_divides_the_work_where_nobody_says(
 ):
     monkeypatch.setattr(processes, "FEW", 10)
     monkeypatch.setattr(processes, "available_cores", lambda: cores)
-    monkeypatch.setattr(processes, "ThreadEngine", Threads)
-    monkeypatch.setattr(processes, "ProcessEngine", Processes)
+    monkeypatch.setattr(ThreadEngine, "run", taken("Threads"))
+    monkeypatch.setattr(ProcessEngine, "run", taken("Processes"))
     model = camtool.load(tiny, device="cpu")
     model.device = torch.device(device)
     if not sendable:

@@ -127,6 +127,35 @@ def test_threads_in_one_network_keep_their_own_maps() -> None:
     assert not network.body._forward_hooks
 
 
+class Reusing(nn.Module):
+    """One module gives the maps, and others before them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 4, 3, 4), nn.Conv2d(4, 4, 3, 1)
+        self.act = nn.Tanh()
+        self.rest = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 5))
+        self.runs = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.runs += x.device.type != "meta"
+        maps = self.act(self.second(self.act(self.first(x))))
+        return self.rest(maps.mean((2, 3)))
+
+
+def test_a_network_that_calls_a_module_again_is_run_once_a_batch() -> None:
+    torch.manual_seed(0)
+    network = Reusing().eval().requires_grad_(False)
+    head = find_head(network, SIZE)
+    assert head.features == "act"
+    inputs = torch.randn(2, 3, SIZE, SIZE)
+    network.runs = 0
+    forward = head.forward(network, network, inputs)
+    assert network.runs == 1
+    expected = network.act(network.second(network.act(network.first(inputs))))
+    torch.testing.assert_close(forward.features, expected)
+
+
 def test_what_stands_before_the_cut_is_run_on_shapes_once() -> None:
     network, head, forward = seen()
     forward.tail(forward.features)
