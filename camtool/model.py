@@ -10,7 +10,6 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, get_args
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -30,22 +29,10 @@ from camtool.heads import (
     heads_at,
     probe_input,
 )
-from camtool.images import (
-    FITS,
-    MAX_PIXELS,
-    as_picture,
-    display_name,
-    enough,
-    geometry_of,
-    prepare,
-    read_image,
-    read_pixels,
-    read_reduced,
-)
-from camtool.images.resize import resizable, resized
+from camtool.images import FITS, MAX_PIXELS
 from camtool.methods import COMPLETE, STAGES, Settings, find_method, merged
 from camtool.networks import Network, Preprocessing, labels_for
-from camtool.prepared import Prepared, alike, from_tensor, same_shape
+from camtool.prepared import Preparation, Prepared, from_tensor, same_shape
 from camtool.results import Found, Origin, explanations
 from camtool.targets import Choice, Target, Targets, choices_of, for_each, ranked
 
@@ -53,8 +40,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from camtool.engines.engine import Failed
-    from camtool.images import Geometry, Pixels
-    from camtool.images.geometry import Size
+    from camtool.images import Pixels
     from camtool.images.read import ImageSource
     from camtool.networks.load import Labels
     from camtool.remote import Stored
@@ -122,6 +108,7 @@ class CamModel:
             note = f"{network.name} takes {size}×{size} pixels and no other: pictures are squashed"
             self.fit = "squash"
             self.network = replace(network, notes=(*network.notes, note))
+        self._preparation = Preparation(self.preprocessing, self.fit, self.head.stride, self.device)
         self.method, self._method = find_method(method, self.head)
         self._settings = Settings() if steps is None else Settings(TOLERANCE, steps)
         for head in self.heads:
@@ -265,71 +252,16 @@ class CamModel:
         Raises:
             ImageError: The picture can't be read.
         """
-        name, channels = display_name(source), self.network.channels
-        if channels != 3:
-            values = read_pixels(source, channels, max_pixels=max_pixels)
-            pixels, geometry = self._resized(values)
-            return Prepared(name, as_picture(values), pixels, geometry)
-        if reduced:
-            image, size = read_reduced(source, self._enough, max_pixels=max_pixels)
-        else:
-            image = read_image(source, max_pixels=max_pixels)
-            size = image.shape[1], image.shape[0]
-        geometry = geometry_of(size, self.preprocessing, self.fit, self.head.stride)
-        if self.device.type == "cuda" and resizable(image, geometry, self.preprocessing):
-            return Prepared(name, image, None, geometry)
-        return Prepared(name, image, *self._resized(image, size=size))
-
-    def _resized(self, image: Any, size: Size | None = None) -> tuple[Any, Geometry]:
-        """`images.prepare` for this network."""
-        return prepare(image, self.preprocessing, self.fit, self.head.stride, size)
-
-    def _enough(self, size: Size) -> Size:
-        """`images.enough` for this network."""
-        return enough(size, self.preprocessing, self.fit, self.head.stride)
+        return self._preparation.read(source, max_pixels, reduced)
 
     def pixels_of(self, item: Prepared) -> Pixels:
         """A picture's pixels [h,w,C] as the network sees them, resized here if not yet."""
-        return self._resized(item.image)[0] if item.pixels is None else item.pixels
+        return self._preparation.pixels_of(item)
 
     def inputs(self, batch: Sequence[Prepared]) -> Tensor:
         """The normalised input [N,C,h,w] of pictures of one shape, float32, on the device."""
-        mean, std = self._statistics
-        pixels = self._stacked(batch).permute(0, 3, 1, 2)
-        # Levels of 8 bits lie in 0..1 for the mean's sake; other numbers are taken as they are.
-        values = pixels.float().div(255) if pixels.dtype == torch.uint8 else pixels
-        inputs = values.sub(mean).div(std)
+        inputs = self._preparation.inputs(batch)
         return inputs.contiguous() if self._given else inputs
-
-    def _stacked(self, batch: Sequence[Prepared]) -> Tensor:
-        """Pixels [N,h,w,C] of pictures of one shape, on the device."""
-        pixels = alike([item.pixels for item in batch if item.pixels is not None])
-        if len(pixels) < len(batch):
-            return torch.stack([self._on_device(item) for item in batch])
-        if self.device.type != "cuda":
-            return torch.from_numpy(np.stack(pixels)).to(self.device)
-        kind = torch.uint8 if pixels[0].dtype == np.uint8 else torch.float32
-        # From pinned memory the copy runs by itself, while this thread goes on.
-        staged = torch.empty((len(pixels), *pixels[0].shape), dtype=kind, pin_memory=True)
-        np.stack(pixels, out=staged.numpy())
-        return staged.to(self.device, non_blocking=True)
-
-    def _on_device(self, item: Prepared) -> Tensor:
-        """Pixels [h,w,3] of one picture, resized where the network is if they are not yet."""
-        given = np.require(item.image if item.pixels is None else item.pixels, None, "W")
-        moved = torch.from_numpy(given).pin_memory().to(self.device, non_blocking=True)
-        if item.pixels is not None:
-            return moved
-        return resized(moved, item.geometry, self.preprocessing)
-
-    @cached_property
-    def _statistics(self) -> tuple[Tensor, Tensor]:
-        spec = self.preprocessing
-        mean, std = (
-            torch.tensor(values, device=self.device).view(-1, 1, 1)
-            for values in (spec.mean, spec.std)
-        )
-        return mean, std
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -513,11 +445,8 @@ class CamModel:
             raise ValueError(f"normalised float [N,C,H,W] is needed, not {_shape_of(inputs)}")
         choices = [self.resolve(each) for each in for_each(targets, len(inputs))]
         inputs = inputs.detach().to(self.device)
-        mean, std = self._statistics
-        items = [
-            from_tensor(f"tensor {number}", values)
-            for number, values in enumerate((inputs.float() * std + mean).cpu())
-        ]
+        pictures = self._preparation.undone(inputs).cpu()
+        items = [from_tensor(f"tensor {number}", each) for number, each in enumerate(pictures)]
         return self._in_batches(items, choices, topk, batch_size, inputs)
 
     def _in_batches(

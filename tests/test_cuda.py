@@ -70,7 +70,8 @@ def test_pictures_are_resized_there_as_pillow_resizes_them(fit):
     for shape in SHAPES:
         ours, theirs = (model.prepare(picture(*shape)) for model in (gpu, cpu))
         assert ours.pixels is None
-        np.testing.assert_array_equal(gpu._stacked([ours])[0].cpu().numpy(), theirs.pixels)
+        seen = gpu._preparation._stacked([ours])[0].cpu().numpy()
+        np.testing.assert_array_equal(seen, theirs.pixels)
         agree(gpu.explain(picture(*shape), 3), cpu.explain(picture(*shape), 3))
 
 
