@@ -194,5 +194,7 @@ def _thumbnail(explanation: Explanation) -> bytes:
     height, width = explanation.image.shape[:2]
     scale = min(1.0, THUMBNAIL_SIDE / max(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    small = cv2.resize(explanation.image, size, interpolation=cv2.INTER_AREA)
+    # Down to a half, the four nearest pixels hold all there is, at a quarter of the cost of areas.
+    near = cv2.INTER_LINEAR if scale >= 0.5 else cv2.INTER_AREA
+    small = cv2.resize(explanation.image, size, interpolation=near)
     return encode(np.asarray(small), ".jpg", quality=80)
