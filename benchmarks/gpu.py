@@ -103,7 +103,7 @@ def lanes_rate(model: CamModel, items: list[Prepared], batch: int) -> float:
         return streamed((each for results in done for each in results), batch * 4)
 
 
-def network_table(model: CamModel, photos: list[Path]) -> None:
+def network_table(model: CamModel, photos: list[Path], compiled: bool) -> None:
     """The forward pass, and what is added to it."""
     device, batch = model.device, model.measured_batch_size()
     pictures = [model.prepare(path) for path in photos[: 2 * batch]]
@@ -120,6 +120,10 @@ def network_table(model: CamModel, photos: list[Path]) -> None:
     with torch.no_grad(), model.running():
         plain = rate(lambda: model._body(inputs.to(model.dtype)), batch, device)
         table.add("plain forward", plain)
+        if compiled:
+            faster = torch.compile(model._body)
+            each = rate(lambda: faster(inputs.to(model.dtype)), batch, device)
+            table.add("plain forward, compiled", each)
         table.add("camtool's forward", rate(lambda: model.forwards(inputs), batch, device))
         table.add("with the maps of the best class", rate(maps, batch, device))
         resized = [replace(one, pixels=model.pixels_of(one)) for one in pictures]
@@ -233,6 +237,7 @@ def main() -> None:
     parser.add_argument("--engines", nargs="+", default=["threads", "processes"])
     parser.add_argument("--pictures", type=int, default=8000)
     parser.add_argument("--batch", type=int, help="of the folder's runs")
+    parser.add_argument("--compile", action="store_true", help="beside it torch.compile's pass")
     parser.add_argument("--device", default="cuda")
     arguments = parser.parse_args()
     keep_freed_memory()
@@ -244,7 +249,7 @@ def main() -> None:
                 model = loaded(name, dtype, arguments.device)
                 print(f"\n## {name}, {dtype}, {named(model.device)}, torch {torch.__version__}")
                 if "network" in arguments.parts:
-                    network_table(model, photos)
+                    network_table(model, photos, arguments.compile)
                 if "folder" in arguments.parts:
                     folder_table(model, name, Path(folder), arguments.engines, arguments.batch)
 
