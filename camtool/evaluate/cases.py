@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from camtool.views.html import filled
+from camtool.views.html import page_of
 
 Box: TypeAlias = tuple[float, float, float, float]
 
@@ -87,7 +87,7 @@ def render(
         table: Rows of the metrics, the heading first.
     """
     root = files("camtool")
-    return filled(
+    return page_of(
         root / "evaluate" / "cases.html",
         [root / "views" / "palette.css", root / "evaluate" / "cases.css"],
         title=title,

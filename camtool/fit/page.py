@@ -32,7 +32,7 @@ from camtool.fit.figures import (
 from camtool.fit.look import ClassLook, explained, warnings
 from camtool.images.write import encode
 from camtool.views.colormaps import POSITIVE_DEFAULT, table
-from camtool.views.html import filled
+from camtool.views.html import page_of
 from camtool.views.overlay import Look, overlays_of
 from camtool.views.text import display_text, percent
 
@@ -120,7 +120,7 @@ def write_page(path: Path, outcome: Outcome, engine: Engine, looks: Sequence[Cla
         OSError: It can't be written.
     """
     wrong = mistakes(outcome.answers, outcome.form, WORST)
-    page = filled(
+    page = page_of(
         files("camtool") / "fit" / "page.html",
         [
             files("camtool") / name

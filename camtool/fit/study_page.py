@@ -6,7 +6,6 @@ One HTML file without a script, which loads nothing and shows text from outside 
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +13,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from PIL import Image
 
@@ -23,9 +21,9 @@ from camtool.fit.heads import HEADS
 from camtool.fit.study import RUNS, Study
 from camtool.fit.study_figures import FIRST
 from camtool.fit.study_runs import camera, trained
-from camtool.fit.study_tables import TITLES, shown, table_rows
+from camtool.fit.study_tables import shown, table_rows
 from camtool.images import ImageError, read_image
-from camtool.views.text import display_text
+from camtool.views.html import page_of
 
 _EXAMPLES, _SIDE = 6, 192
 
@@ -38,22 +36,14 @@ def render(study: Study, document: Mapping[str, Any], folder: Path) -> str:
         document: What `Study.to_json` gives; every number of the page is of it.
         folder: Where the trained networks are.
     """
-    style = "".join(
-        (files("camtool") / name).read_text("utf-8")
-        for name in ("views/palette.css", "fit/study.css")
-    )
-    environment = jinja2.Environment(
-        autoescape=True,
-        finalize=lambda value: display_text(value) if type(value) is str else value,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters.update(shown=shown, polyline=_polyline)
-    template = environment.from_string((files(__package__) / "study.html").read_text("utf-8"))
     headings, *rows = table_rows(document)
     names, examples = _examples(study, folder)
-    return template.render(
+    root = files("camtool")
+    return page_of(
+        root / "fit" / "study.html",
+        [root / "views" / "palette.css", root / "fit" / "study.css"],
+        shown=shown,
+        polyline=_polyline,
         found=document,
         headings=headings,
         rows=rows,
@@ -64,9 +54,6 @@ def render(study: Study, document: Mapping[str, Any], folder: Path) -> str:
         claims=[{**claim, "bar": _bar(claim)} for claim in document["claims"]],
         mapped=[HEADS[name].title for name in names],
         examples=examples,
-        titles=TITLES,
-        style=style,
-        style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
     )
 
 

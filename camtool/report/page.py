@@ -215,4 +215,5 @@ def _skeleton(data: str) -> str:
         [shared / "palette.css", shared / "web" / "base.css", here / "report.css"],
         [*(shared / "web" / name for name in SHARED), *(here / name for name in SCRIPTS)],
         data,
+        "'self' file:",
     )

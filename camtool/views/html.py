@@ -7,7 +7,8 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
-from string import Template
+from functools import lru_cache
+from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,42 +18,48 @@ from camtool.views.text import display_text, percent
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
+    import jinja2
+
 
 def page_of(
-    template: Traversable, styles: Sequence[Traversable], scripts: Sequence[Traversable], data: str
+    template: Traversable,
+    styles: Sequence[Traversable],
+    scripts: Sequence[Traversable] = (),
+    data: str = "null",
+    pictures: str = "data:",
+    **values: Any,
 ) -> str:
-    """The page around ``data``. Only the script and style with these hashes may run (CSP).
+    """A page by a template of jinja2, in which only this style and this script may count (CSP).
 
     Args:
-        template: HTML with $style, $style_hash, $script, $script_hash and $data.
+        template: Extends "page.html", which is everything around the `body`.
         styles: Style sheets, one after the other.
         scripts: Scripts; they become one.
-        data: What stands for $data, as from `json_text`.
+        data: For the script, as from `json_text`.
+        pictures: Where they may come from (CSP).
+        **values: For the template. Texts are escaped, every character showing; markup of the
+            page's own stays as it is.
     """
     style = "".join(sheet.read_text("utf-8") for sheet in styles)
     script = "\n".join(part.read_text("utf-8") for part in scripts)
-    return Template(template.read_text("utf-8")).substitute(
+    return _template(template.read_text("utf-8")).render(
         style=style,
         style_hash=_csp_hash(style),
         script=script,
         script_hash=_csp_hash(script),
         data=data,
+        pictures=pictures,
+        **values,
     )
 
 
-def filled(template: Traversable, styles: Sequence[Traversable], **values: Any) -> str:
-    """A page without scripts: a template of jinja2 with its values, all of them escaped.
-
-    Args:
-        template: HTML with `style` and `style_hash`, the one style that may count (CSP).
-        styles: Style sheets, one after the other.
-        **values: For the template. Texts are printed with every character showing, markup of the
-            page's own as it is.
-    """
+@lru_cache(maxsize=8)
+def _template(text: str) -> jinja2.Template:
     import jinja2
 
-    style = "".join(sheet.read_text("utf-8") for sheet in styles)
+    around = (files("camtool.views") / "page.html").read_text("utf-8")
     environment = jinja2.Environment(
+        loader=jinja2.DictLoader({"page.html": around, "this": text}),
         autoescape=True,
         finalize=_shown,
         trim_blocks=True,
@@ -60,8 +67,7 @@ def filled(template: Traversable, styles: Sequence[Traversable], **values: Any) 
         undefined=jinja2.StrictUndefined,
     )
     environment.filters["percent"] = percent
-    page = environment.from_string(template.read_text("utf-8"))
-    return page.render(style=style, style_hash=_csp_hash(style), **values)
+    return environment.get_template("this")
 
 
 def _shown(value: Any) -> Any:
