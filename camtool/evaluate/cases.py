@@ -5,8 +5,6 @@ The page has no script, loads nothing, and shows text from outside only escaped.
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -14,13 +12,11 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from camtool.views.html import page_of
+from camtool.images.write import encode
+from camtool.views.html import data_url, page_of
 
 Box: TypeAlias = tuple[float, float, float, float]
-
-_JPEG_QUALITY = 90
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,10 +46,7 @@ class Card:
     @property
     def data_url(self) -> str:
         """The thumbnail as JPEG."""
-        stream = io.BytesIO()
-        image = Image.fromarray(self.picture)
-        image.save(stream, "JPEG", quality=_JPEG_QUALITY, subsampling=0, optimize=True)
-        return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"
+        return data_url(encode(self.picture, ".jpg"))
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ Texts from outside are shown escaped, long ones cut; lists end where the page wo
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from camtool.engines.engine import Failed
 from camtool.files import write_atomically
@@ -30,15 +28,13 @@ from camtool.fit.figures import (
     with_twice_the_pictures,
 )
 from camtool.fit.look import ClassLook, explained, warnings
-from camtool.images.write import encode
+from camtool.images.write import encode, small_jpeg
 from camtool.views.colormaps import POSITIVE_DEFAULT, table
-from camtool.views.html import page_of
+from camtool.views.html import data_url, page_of
 from camtool.views.overlay import Look, overlays_of
 from camtool.views.text import display_text, percent
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from camtool.engines.engine import Engine
     from camtool.explanation import Explanation
     from camtool.fit.outcome import Outcome
@@ -66,7 +62,6 @@ PICTURE_BYTES = 18_000
 TEXT = 120
 """Characters of a label or a reason; of a path twice as many."""
 
-_QUALITIES = (85, 70, 50, 30)
 _LEVELS = 9
 
 
@@ -251,19 +246,8 @@ def _maps(explanation: Explanation, mistake: Mistake, labels: Sequence[str]) -> 
 
 def _shown(explanation: Explanation, place: int, look: Look, text: str, value: str = "") -> Shown:
     painted = next(overlays_of(explanation, look, slice(place, place + 1))[0])
-    picture = Image.fromarray(painted)
-    picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS, reducing_gap=3.0)
-    return Shown(_url("jpeg", _jpeg(np.asarray(picture))), *picture.size, text, value)
-
-
-def _jpeg(pixels: NDArray[np.uint8]) -> bytes:
-    """A JPEG, as good as fits into `PICTURE_BYTES`."""
-    tries = (encode(pixels, ".jpg", quality) for quality in _QUALITIES)
-    return next((one for one in tries if len(one) <= PICTURE_BYTES), b"")
-
-
-def _url(form: str, content: bytes) -> str:
-    return f"data:image/{form};base64,{base64.b64encode(content).decode()}"
+    content, size = small_jpeg(painted, SIDE, PICTURE_BYTES)
+    return Shown(data_url(content), *size, text, value)
 
 
 def _places(engine: Engine, looks: Sequence[ClassLook], labels: Sequence[str]) -> list[Place]:
@@ -275,7 +259,7 @@ def _places(engine: Engine, looks: Sequence[ClassLook], labels: Sequence[str]) -
         Place(
             short(labels[one.summary.position]),
             one.summary.pictures,
-            _url("png", encode(colours[one.summary.mean], ".png")),
+            data_url(encode(colours[one.summary.mean], ".png"), "png"),
             one.flag,
             strips.get(id(one), ()),
         )

@@ -5,8 +5,6 @@ One HTML file without a script, which loads nothing and shows text from outside 
 
 from __future__ import annotations
 
-import base64
-import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
@@ -14,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from numpy.typing import NDArray
 
 from camtool.explanation import Explanation
 from camtool.fit.heads import HEADS
@@ -23,9 +21,10 @@ from camtool.fit.study_figures import FIRST
 from camtool.fit.study_runs import camera, trained
 from camtool.fit.study_tables import shown, table_rows
 from camtool.images import ImageError, read_image
-from camtool.views.html import page_of
+from camtool.images.write import small_jpeg
+from camtool.views.html import data_url, page_of
 
-_EXAMPLES, _SIDE = 6, 192
+_EXAMPLES, _SIDE, _BYTES = 6, 192, 18_000
 
 
 def render(study: Study, document: Mapping[str, Any], folder: Path) -> str:
@@ -160,19 +159,15 @@ def _examples(study: Study, folder: Path) -> tuple[list[str], list[dict[str, Any
             continue
         found = [cams[name].explain(picture, int(sample.label)) for name in shown_heads]  # type: ignore[union-attr]
         cells = [_cell(one) for one in found]
-        plain = _url(Image.fromarray(picture))
+        plain = _url(picture)
         rows.append({"label": study.labels[sample.label], "picture": plain, "maps": cells})
     return shown_heads, rows
 
 
 def _cell(explanation: Explanation) -> dict[str, Any]:
     probability = f"{100 * float(explanation.probabilities[0]):.0f} %"
-    return {"url": _url(explanation.overlay()), "probability": probability}
+    return {"url": _url(np.asarray(explanation.overlay())), "probability": probability}
 
 
-def _url(image: Image.Image) -> str:
-    image = image.convert("RGB")
-    image.thumbnail((_SIDE, _SIDE))
-    stream = io.BytesIO()
-    image.save(stream, "JPEG", quality=90, subsampling=0)
-    return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"
+def _url(picture: NDArray[np.uint8]) -> str:
+    return data_url(small_jpeg(picture, _SIDE, _BYTES)[0])

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _JPEG_SIDE = 65_500
 """Pixels; libjpeg's own limit (JPEG_MAX_DIMENSION in jmorecfg.h)."""
+_QUALITIES = (85, 70, 50, 30)
 
 
 def encode(picture: Image.Image | NDArray[np.uint8], suffix: str, quality: int = 90) -> bytes:
@@ -44,6 +45,28 @@ def encode(picture: Image.Image | NDArray[np.uint8], suffix: str, quality: int =
     stream = io.BytesIO()
     picture.save(stream, form, quality=quality)
     return stream.getvalue()
+
+
+def small_jpeg(
+    picture: NDArray[np.uint8], side: int, most_bytes: int
+) -> tuple[bytes, tuple[int, int]]:
+    """A picture made small, for a page.
+
+    Args:
+        picture: uint8 [H,W,3], RGB.
+        side: Pixels of its longer side at most.
+        most_bytes: It is as good as fits into them; if even the least quality does not, that.
+
+    Returns:
+        A JPEG, and its (width, height).
+    """
+    image = Image.fromarray(picture)
+    image.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=3.0)
+    for quality in _QUALITIES:
+        content = encode(image, ".jpg", quality)
+        if len(content) <= most_bytes:
+            break
+    return content, image.size
 
 
 def _jpeg(picture: NDArray[np.uint8], quality: int) -> bytes:

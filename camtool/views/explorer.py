@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from PIL import Image
 
-from camtool.images.write import encode
+from camtool.images.write import small_jpeg
 from camtool.views.colormaps import POSITIVE_DEFAULT, SIGNED_DEFAULT, table
 from camtool.views.html import json_text, page_of
 from camtool.views.panel import COMPLETE
@@ -29,7 +28,6 @@ PICTURE_BYTES = 220_000
 PICTURE_SIDE = 1200
 """Pixels of the longer side; with them a file stays below 1 MB, its bytes being written as text."""
 
-_QUALITIES = (85, 70, 50)
 _NOTEBOOK_BYTES = 1_500_000
 
 
@@ -66,6 +64,7 @@ def explorer_of(explanation: Explanation, first: int = 1) -> str:
     levels = quantised(explanation.maps[kept], MAP_BYTES)
     rows, columns = explanation.maps.shape[1:]
     width, height = explanation.geometry.size
+    picture, _ = small_jpeg(explanation.image, PICTURE_SIDE, PICTURE_BYTES)
     record = {
         "name": display_text(Path(explanation.name).name),
         "model": display_text(explanation.model),
@@ -90,7 +89,7 @@ def explorer_of(explanation: Explanation, first: int = 1) -> str:
         ],
         **levels._asdict(),
         "colors": [table(name) for name in (POSITIVE_DEFAULT, SIGNED_DEFAULT)],
-        "picture": np.frombuffer(_picture(explanation.image), np.uint8),
+        "picture": np.frombuffer(picture, np.uint8),
     }
     shared = files("camtool.views")
     web = shared / "web"
@@ -150,15 +149,3 @@ def quantised(maps: NDArray[np.float32], budget: int) -> Levels:
     levels = np.rint(maps / np.where(steps > 0, steps, 1).astype(np.float64)[:, None, None])
     levels = np.clip(levels, -most[:, None, None], most[:, None, None])
     return Levels(levels[:fine].astype("<i2"), levels[fine:].astype(np.int8), steps)
-
-
-def _picture(image: NDArray[np.uint8]) -> bytes:
-    """A JPEG of the picture, as good as fits into `PICTURE_BYTES`."""
-    picture = Image.fromarray(image)
-    picture.thumbnail((PICTURE_SIDE, PICTURE_SIDE), Image.Resampling.LANCZOS, reducing_gap=3.0)
-    pixels, content = np.asarray(picture), b""
-    for quality in _QUALITIES:
-        content = encode(pixels, ".jpg", quality)
-        if len(content) <= PICTURE_BYTES:
-            break
-    return content

@@ -81,6 +81,11 @@ def _csp_hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(digest).decode()}'"
 
 
+def data_url(content: bytes, form: str = "jpeg") -> str:
+    """A picture's file in the page itself."""
+    return f"data:image/{form};base64,{base64.b64encode(content).decode()}"
+
+
 def json_text(value: object) -> str:
     """ASCII JSON without ``<``, ``>`` and ``&``, so that it can't end a script element.
 
