@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from camtool.errors import ModelError
 
@@ -46,6 +47,13 @@ def pick_dtype(name: str) -> torch.dtype:
     if name not in DTYPES:
         raise ModelError(f"dtype {name!r} is none of {', '.join(DTYPES)}")
     return DTYPES[name]
+
+
+def onto(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the CPU on a device; a GPU that is at work is not waited for."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 class Held:

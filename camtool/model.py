@@ -5,9 +5,10 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import cached_property
+from threading import Lock
 from typing import TYPE_CHECKING, Any, get_args
 
 import torch
@@ -33,8 +34,8 @@ from camtool.images import FITS, MAX_PIXELS
 from camtool.methods import COMPLETE, STAGES, Settings, find_method, merged
 from camtool.networks import Network, Preprocessing, labels_for
 from camtool.prepared import Preparation, Prepared, from_tensor, same_shape
-from camtool.results import Found, Origin, explanations
-from camtool.targets import Choice, Target, Targets, choices_of, for_each, ranked
+from camtool.results import Found, Origin, Packed, explanations
+from camtool.targets import Choice, Target, Targets, choices_of, for_each, pairs_of, ranked
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -119,6 +120,9 @@ class CamModel:
         self._body = self._cast()
         self._fused = False
         self._evaluating = Held(lambda: evaluating(self._body))
+        # Kernels of two batches that two threads launch at once take turns, and both end late.
+        on_gpu = self.device.type == "cuda"
+        self._launching: AbstractContextManager[object] = Lock() if on_gpu else nullcontext()
 
     def _place(self, device: str) -> tuple[torch.device, nn.Module]:
         """The module on the device asked for; a user's own is copied rather than moved."""
@@ -329,26 +333,32 @@ class CamModel:
         choices: Sequence[Sequence[Choice]] | None,
         topk: int,
     ) -> list[Explanation]:
-        with self.running():
-            forwards = self.forwards(inputs)
-            logits = forwards[0].logits
-            if choices is None:
-                chosen = logits.topk(min(topk, logits.shape[1]), dim=1).indices
-                versus = torch.full_like(chosen, -1)
-            else:
-                chosen, versus = ranked(choices, logits)
-            found, steps = self.evidence(forwards, chosen)
-            if choices is not None and bool((versus >= 0).any()):
-                there = (versus >= 0).float()
-                against, _ = self.evidence(forwards, versus.clamp(min=0))
-                found = [
-                    one - other * there.reshape(*there.shape, *[1] * (one.ndim - 2))
-                    for one, other in zip(found, against, strict=True)
-                ]
+        with self.running(), self._launching:
+            packed = Packed.of(self._found(inputs, choices, topk), self.activation)
+        return explanations(batch, packed, self._origin)
+
+    def _found(
+        self, inputs: Tensor, choices: Sequence[Sequence[Choice]] | None, topk: int
+    ) -> Found:
+        """What there is to tell of some inputs; where a head is pooled, no GPU is waited for."""
+        pairs = None if choices is None else pairs_of(choices).onto(self.device)
+        forwards = self.forwards(inputs)
+        logits = forwards[0].logits
+        if pairs is None:
+            chosen = logits.topk(min(topk, logits.shape[1]), dim=1).indices
+            versus = torch.full_like(chosen, -1)
+        else:
+            chosen, versus = ranked(pairs, logits)
+        found, steps = self.evidence(forwards, chosen)
+        if pairs is not None and pairs.compared:
+            there = (versus >= 0).float()
+            against, _ = self.evidence(forwards, versus.clamp(min=0))
+            found = [
+                one - other * there.reshape(*there.shape, *[1] * (one.ndim - 2))
+                for one, other in zip(found, against, strict=True)
+            ]
         maps, bias, own = found
-        return explanations(
-            batch, Found(logits, chosen, versus, maps, bias, own, steps), self._origin
-        )
+        return Found(logits, chosen, versus, maps, bias, own, steps)
 
     def evidence(self, forwards: Sequence[Forward], classes: Tensor) -> tuple[list[Tensor], int]:
         """Maps, biases and logits of some classes; steps that they took."""

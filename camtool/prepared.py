@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from camtool.choices import Fit
+from camtool.device import onto
 from camtool.images import (
     Geometry,
     Pixels,
@@ -151,7 +152,7 @@ class Preparation:
     def _on_device(self, item: Prepared) -> Tensor:
         """Pixels [h,w,3] of one picture, resized where the network is if they are not yet."""
         given = np.require(item.image if item.pixels is None else item.pixels, None, "W")
-        moved = torch.from_numpy(given).pin_memory().to(self.device, non_blocking=True)
+        moved = onto(torch.from_numpy(given), self.device)
         if item.pixels is not None:
             return moved
         return resized(moved, item.geometry, self.spec)

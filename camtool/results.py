@@ -74,33 +74,71 @@ def probabilities_of(logits: Tensor, activation: Activation) -> Tensor:
     return logits.sigmoid() if activation == "sigmoid" else logits.softmax(1)
 
 
-def explanations(batch: Sequence[Prepared], found: Found, origin: Origin) -> list[Explanation]:
+@dataclass(frozen=True)
+class Packed:
+    """What was found, on its way from the device in one copy.
+
+    Attributes:
+        rows: float32 [N,numbers], on the CPU.
+        shapes: Of what each row holds, one after the other: maps, bias, logits, probabilities, all
+            logits, chosen, versus; of the fields of `Found` without their first axis.
+        steps: As of `Found`.
+        copied: What tells when the rows are there; None where they are.
+    """
+
+    rows: Tensor
+    shapes: tuple[tuple[int, ...], ...]
+    steps: int
+    copied: torch.cuda.Event | None
+
+    @classmethod
+    def of(cls, found: Found, activation: Activation) -> Packed:
+        """Begin the copy of what was found."""
+        odds = probabilities_of(found.all_logits, activation).gather(1, found.chosen)
+        # Class indices fit float32 exactly below 2^24.
+        classes = found.chosen.float(), found.versus.float()
+        parts = [found.maps, found.bias, found.logits, odds, found.all_logits, *classes]
+        shapes = tuple(tuple(part.shape[1:]) for part in parts)
+        rows = torch.cat([part.flatten(1) for part in parts], 1)
+        if rows.device.type != "cuda":
+            return cls(rows.cpu(), shapes, found.steps, None)
+        pinned = torch.empty(rows.shape, pin_memory=True)
+        pinned.copy_(rows, non_blocking=True)
+        # One that is waited for without keeping a core busy.
+        copied = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+        copied.record(torch.cuda.current_stream(rows.device))
+        return cls(pinned, shapes, found.steps, copied)
+
+    def numbers(self) -> Floats:
+        """The rows, when they are there."""
+        if self.copied is not None:
+            self.copied.synchronize()
+        return self.rows.numpy()
+
+
+def explanations(batch: Sequence[Prepared], packed: Packed, origin: Origin) -> list[Explanation]:
     """One explanation for each picture of a batch.
 
     Raises:
         ModelError: The network gave numbers that are not finite.
     """
-    odds = probabilities_of(found.all_logits, origin.activation).gather(1, found.chosen)
-    # One copy to the host for the whole batch; class indices fit float32 exactly below 2^24.
-    classes = found.chosen.float(), found.versus.float()
-    parts = [found.maps, found.bias, found.logits, odds, found.all_logits, *classes]
-    packed = torch.cat([part.flatten(1) for part in parts], 1).cpu().numpy()
-    if not np.isfinite(packed).all():
+    numbers = packed.numbers()
+    if not np.isfinite(numbers).all():
         raise ModelError(
             f"{origin.model} gives numbers that are not finite in {origin.dtype}; float32 "
             "and bfloat16 hold larger ones than float16"
         )
-    ends = [0, *accumulate(prod(part.shape[1:]) for part in parts)]
+    ends = [0, *accumulate(map(prod, packed.shapes))]
     places = [
-        (slice(start, end), tuple(part.shape[1:]))
-        for start, end, part in zip(ends, ends[1:], parts, strict=False)
+        (slice(start, end), shape)
+        for start, end, shape in zip(ends, ends[1:], packed.shapes, strict=False)
     ]
-    columns = [packed[:, place].reshape(-1, *shape) for place, shape in places]
+    columns = [numbers[:, place].reshape(-1, *shape) for place, shape in places]
     maps, bias, logits, _, all_logits, *_ = columns
     residual, exact = _missing(maps, bias, logits, all_logits)
-    told = partial(_explanation, origin=origin, steps=found.steps)
+    told = partial(_explanation, origin=origin, steps=packed.steps)
     # Copies, so that one result kept does not keep the whole batch.
-    rows = ([row[place].reshape(shape) for place, shape in places] for row in map(np.copy, packed))
+    rows = ([row[place].reshape(shape) for place, shape in places] for row in map(np.copy, numbers))
     return list(map(told, batch, rows, residual, exact.tolist()))
 
 

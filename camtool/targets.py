@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from camtool.device import onto
 from camtool.errors import TargetError
 from camtool.networks import resolve_target
 
@@ -104,29 +105,50 @@ def _is_one(targets: Any) -> bool:
     return isinstance(targets, (int, str, np.integer, tuple, Ranked))
 
 
-def pairs_of(choices: Sequence[Sequence[Choice]]) -> list[list[tuple[int, int]]]:
-    """Each choice as a pair; -1 for a class that is compared with none."""
-    return [
+class Pairs(NamedTuple):
+    """The choices of N pictures, K of each.
+
+    Attributes:
+        indices: int64 [N,K,2], each class and the one that it is compared with, or -1.
+        depth: How many of the network's own best classes are needed to know which are meant.
+        compared: Whether any is compared with another.
+    """
+
+    indices: Tensor
+    depth: int
+    compared: bool
+
+    def onto(self, device: torch.device) -> Pairs:
+        """The same on a device."""
+        return self._replace(indices=onto(self.indices, device))
+
+
+def pairs_of(choices: Sequence[Sequence[Choice]]) -> Pairs:
+    """The choices of pictures as pairs of numbers, on the CPU."""
+    pairs = [
         [choice if isinstance(choice, tuple) else (choice, _NONE) for choice in some]
         for some in choices
     ]
+    numbers = [pair for some in pairs for pair in some]
+    depth = max(2, *(BEST.value - number + 1 for pair in numbers for number in pair))
+    return Pairs(torch.tensor(pairs), depth, any(other != _NONE for _, other in numbers))
 
 
-def ranked(choices: Sequence[Sequence[Choice]], logits: Tensor) -> tuple[Tensor, Tensor]:
+def ranked(pairs: Pairs, logits: Tensor) -> tuple[Tensor, Tensor]:
     """The classes that are chosen, the network's own choices among them.
 
     Args:
-        choices: For each of N pictures K of them.
+        pairs: Of N pictures, K of each, on the logits' device.
         logits: float [N,classes].
 
     Returns:
         int64 [N,K] classes, and int64 [N,K] those that they are compared with, or -1.
     """
-    pairs = torch.tensor(pairs_of(choices), device=logits.device)
-    places = BEST.value - pairs
-    order = logits.topk(min(max(2, int(places.max()) + 1), logits.shape[1]), dim=1).indices
-    found = order.gather(1, places.clamp(min=0).flatten(1)).view_as(pairs)
-    chosen, versus = torch.where(places < 0, pairs, found).unbind(-1)
+    indices = pairs.indices
+    places = BEST.value - indices
+    order = logits.topk(min(pairs.depth, logits.shape[1]), dim=1).indices
+    found = order.gather(1, places.clamp(min=0).flatten(1)).view_as(indices)
+    chosen, versus = torch.where(places < 0, indices, found).unbind(-1)
     best, following = order[:, :1], order[:, :2][:, -1:]
     other = torch.where(best == chosen, following, best)
-    return chosen, torch.where(pairs[..., 1] == NEXT.value, other, versus)
+    return chosen, torch.where(indices[..., 1] == NEXT.value, other, versus)

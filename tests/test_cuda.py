@@ -21,6 +21,7 @@ from camtool.engines.stream import explain_jobs
 from camtool.engines.threads import ThreadEngine, Workers
 from camtool.images import FITS
 from camtool.methods import METHODS
+from camtool.results import Packed
 
 DEVICE = "cuda"
 pytestmark = [
@@ -112,6 +113,26 @@ def test_every_method_gives_what_it_gives_on_a_cpu(method):
             # A singular vector's sign is nobody's.
             maps, theirs = np.abs(maps), np.abs(theirs)
         np.testing.assert_allclose(maps, theirs, atol=1e-3 * np.ptp(theirs))
+
+
+@pytest.mark.parametrize(
+    "targets", [None, [[3, 5], [5, 3]], [(3, 5), (camtool.BEST, camtool.NEXT)]]
+)
+def test_the_gpu_is_waited_for_when_results_are_there_and_not_before(targets):
+    gpu, cpu = pair("resnet18")
+    pictures = [picture(120, 90, seed) for seed in range(2)]
+    expected = cpu.explain_batch(pictures, targets, topk=2)
+    for found, other in zip(gpu.explain_batch(pictures, targets, topk=2), expected, strict=True):
+        agree(found, other)
+    choices = targets and [gpu.resolve(each) for each in targets]
+    with torch.no_grad(), gpu.running():
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            inputs = gpu.inputs([gpu.prepare(each) for each in pictures])
+            packed = Packed.of(gpu._found(inputs, choices, 2), gpu.activation)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    assert np.isfinite(packed.numbers()).all()
 
 
 def test_contrasts_and_several_layers():

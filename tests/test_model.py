@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.transforms._presets import ImageClassification
 from torchvision.transforms.functional import normalize, to_tensor
 
@@ -374,6 +375,37 @@ def test_targets_may_differ_from_picture_to_picture(resnet) -> None:
         alone = resnet.explain(picture, target)
         np.testing.assert_allclose(each.maps, alone.maps, atol=1e-4)
         _adds_up(each)
+
+
+class NothingRead(TorchDispatchMode):
+    """Refuses to read a value of a tensor, for which a program would have to wait for a GPU."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        assert function not in READING, function
+        return function(*args, **(kwargs or {}))
+
+
+READING = {
+    torch.ops.aten._local_scalar_dense.default,
+    torch.ops.aten.equal.default,
+    torch.ops.aten.nonzero.default,
+}
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        None,
+        [[3, 5], [5, 3], [3, 5]],
+        [[(3, 5)], [(camtool.BEST.value, camtool.NEXT.value)], [(5, 0)]],
+    ],
+)
+def test_of_what_a_device_computes_nothing_is_waited_for(choices, resnet) -> None:
+    inputs = resnet.inputs([resnet.prepare(_picture(120, 90, seed)) for seed in range(3)])
+    with torch.no_grad(), resnet.running(), NothingRead():
+        resnet._found(inputs, choices, topk=2)
+    with pytest.raises(AssertionError), NothingRead():
+        bool(inputs.any())
 
 
 def test_one_target_serves_every_picture(resnet) -> None:

@@ -13,6 +13,9 @@ from camtool.heads.head import PooledHead, Read, Seen, pooled_facts
 from camtool.heads.path import Held
 from camtool.heads.watch import Call, Pool, same_values
 
+MANY = 16
+"""Classes of a picture, from which on it is asked whether all pictures have the same."""
+
 
 @dataclass(frozen=True)
 class LinearHead(PooledHead):
@@ -68,7 +71,9 @@ class LinearHead(PooledHead):
         logits = pooled_logits(features, weight, bias) if self.exact else own
 
         def linear(classes: Tensor) -> tuple[Tensor, Tensor]:
-            same = bool((classes == classes[:1]).all())
+            # Rows for each picture are cheap as long as they are few; to look would be to wait for
+            # the device.
+            same = classes.shape[1] > MANY and bool((classes == classes[:1]).all())
             rows = weight[classes[0] if same else classes].float()
             if bias is None:
                 return rows, torch.zeros_like(classes, dtype=torch.float32)

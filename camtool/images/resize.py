@@ -12,6 +12,7 @@ import torch
 from PIL import Image, __version__
 from torch import Tensor
 
+from camtool.device import onto
 from camtool.images.geometry import LARGE, MAX_ASPECT, Expected, Geometry, Size, resized_whole
 
 if TYPE_CHECKING:
@@ -130,8 +131,7 @@ def _kept_on(
     cells: int, samples: int, start: int, stop: int, kind: str, device: torch.device
 ) -> Tensor:
     both = torch.from_numpy(np.stack(weights(cells, samples, kind))[:, start:stop])
-    # Copied without waiting for what the device has still to do; the zeros are made there.
-    moved = (both.pin_memory() if device.type == "cuda" else both).to(device, non_blocking=True)
+    moved = onto(both, device)
     matrix = torch.zeros(stop - start, cells, dtype=torch.float64, device=device)
     return matrix.scatter_add_(1, moved[0].long(), moved[1])
 
