@@ -126,7 +126,7 @@ def test_a_picture_is_decoded_once_for_all_its_views(
         read.append(source)
         return read_reduced(source, *rest, **options)
 
-    monkeypatch.setattr("camtool.model.read_reduced", counted)
+    monkeypatch.setattr("camtool.prepared.read_reduced", counted)
     words = ("--views", "4", "-j", "1", "--no-report")
     fitted(data, *words)
     assert sorted(read) == sorted(data.glob("*/*.png"))
