@@ -10,17 +10,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from camtool import __version__
+from camtool.accelerate.memory import spare_memory
 from camtool.engines.engine import never
 from camtool.engines.threads import available_cores
 from camtool.files import write_atomically
 from camtool.fit.assess import accuracy, answers, learning_curve, majority
 from camtool.fit.base import check_base, file_of
-from camtool.fit.data import Classes, Found, classes_of, known_alone, read_labelled
+from camtool.fit.data import Classes, DataError, Found, classes_of, known_alone, read_labelled
 from camtool.fit.features import compute, pooling, settings_of
 from camtool.fit.finetune import Tuned, tuned
 from camtool.fit.outcome import Floats, Form, Outcome, Penalty, Problem
 from camtool.fit.sample import Sample, sample_of
-from camtool.fit.solver import USUAL, Examples, cross_validate, fitted_layer, one_thread
+from camtool.fit.solver import (
+    USUAL,
+    Examples,
+    bytes_to_solve,
+    cross_validate,
+    fitted_layer,
+    one_thread,
+)
 from camtool.fit.split import Kinds, folds_of
 from camtool.fit.store import FeatureStore, Key
 from camtool.images import MAX_PIXELS
@@ -133,6 +141,7 @@ def fit(
         known_alone(apart, classes)
     warn(_counted(found, classes, plan.form))
     model, further = pooling(cam), None
+    _check_memory(plan, len(found.pictures), len(classes.names), model.head.channels)
     with closing(_store(model, plan)) as store:
         views = _compute(model, plan, store, found, apart, progress, warn, stopping)
         # What could not be read may have been all of a class.
@@ -199,6 +208,23 @@ def _tuned(
     return found if found.epochs else None
 
 
+def _views(plan: Plan, pictures: int) -> int:
+    """Of each picture."""
+    return plan.views or (2 if 2 * pictures <= MOST_VIEWS else 1)
+
+
+def _check_memory(plan: Plan, pictures: int, classes: int, channels: int) -> None:
+    """Refuse what would not fit, before anything is computed."""
+    views, spare = _views(plan, pictures), spare_memory()
+    needed = bytes_to_solve(pictures * views, channels, classes)
+    if 0 < spare < needed:
+        raise DataError(
+            f"{plan.data}: {pictures:,} pictures of {classes:,} classes, {views} views of each, "
+            f"would take {needed / 1e9:.1f} GB of memory, and {spare / 1e9:.1f} are free; "
+            f"take fewer {'views (--views 1)' if views > 1 else 'pictures'}"
+        )
+
+
 def _counted(found: Found, classes: Classes, form: Form) -> str:
     counts = Counter(name for picture in found.pictures for name in picture.names)
     least, most = min(counts.values()), max(counts.values())
@@ -226,7 +252,7 @@ def _compute(
     """Have the store hold what the fit needs; the number of views of each picture."""
     ours = {picture.digest: picture.path for picture in found.pictures}
     others = {picture.digest: picture.path for picture in apart.pictures}
-    count = plan.views or (2 if 2 * len(ours) <= MOST_VIEWS else 1)
+    count = _views(plan, len(ours))
     wanted: dict[Key, Path] = {
         (digest, view): file for digest, file in ours.items() for view in range(count)
     }
@@ -322,7 +348,10 @@ def _strength(
     if plan.strength is not None or (count < 2 and not aside):
         return [], plan.strength or USUAL
     folds = dict.fromkeys(aside, 0) if aside else folds_of(kinds, count)
-    workers = min(count, plan.workers or available_cores())
+    rows = len(examples.features) * examples.features.shape[1]
+    each = bytes_to_solve(rows, examples.features.shape[2], examples.truth.shape[1])
+    spare = spare_memory() or count * each
+    workers = min(count, plan.workers or available_cores(), max(1, spare // each))
     penalties = cross_validate(examples, folds, count, workers)
     return penalties, min(penalties, key=lambda one: one.loss).strength
 

@@ -134,6 +134,19 @@ def test_a_picture_is_decoded_once_for_all_its_views(
     assert fitting(data, *words).exit_code == 1
 
 
+def test_what_memory_does_not_hold_is_refused_before_anything_is_computed(
+    coloured, fitting, monkeypatch
+) -> None:
+    monkeypatch.setattr("camtool.fit.run.spare_memory", lambda: 10_000)
+    data = coloured(5)
+    result = fitting(data, "--no-report")
+    assert result.exit_code == 2
+    assert result.output.splitlines()[-1].endswith(
+        "of memory, and 0.0 are free; take fewer views (--views 1)"
+    )
+    assert not list(data.parent.rglob("*.features"))
+
+
 def prepared() -> Prepared:
     return from_tensor("a", torch.zeros(3, 4, 4))
 
