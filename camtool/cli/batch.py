@@ -184,7 +184,7 @@ def _run(cam: CamModel, plan: Plan, engine: Factory) -> Summary:
     from camtool.accelerate.memory import keep_freed_memory
     from camtool.cli.progress import progress
     from camtool.errors import EngineError
-    from camtool.folder.discovery import SourceError
+    from camtool.folder.lists import SourceError
     from camtool.folder.run import FolderRun
     from camtool.folder.workspace import RunError
 

@@ -55,7 +55,8 @@ def sources_of(names: Sequence[str]) -> tuple[list[Any], int]:
     Returns:
         Paths, and files to read from, as `CamModel.explain` takes them; and how many were left out.
     """
-    from camtool.folder.discovery import SourceError, discover
+    from camtool.folder.discovery import discover
+    from camtool.folder.lists import SourceError
     from camtool.folder.names import shown_in
     from camtool.folder.shards import is_shard
     from camtool.remote import Remote, is_address

@@ -93,7 +93,7 @@ def study(
     from camtool.fit.study_data import StudyError, split
     from camtool.fit.study_output import write_files
     from camtool.fit.study_runs import Settings
-    from camtool.folder.discovery import SourceError
+    from camtool.folder.lists import SourceError
 
     wanted = common.parts("--heads", heads, tuple(HEADS)) if heads is not None else tuple(HEADS)
     if not wanted:

@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from camtool.errors import ModelError
 from camtool.fit.outcome import Form, Problem
-from camtool.folder.discovery import LISTS, Picture, SourceError, discover, is_directory
+from camtool.folder.discovery import Picture, discover, is_directory
+from camtool.folder.lists import LISTS, SourceError
 from camtool.images import display_name
 from camtool.images.read import printable
 from camtool.networks.efficientnet_lite0 import imagenet

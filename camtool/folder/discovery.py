@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import glob
-import io
 import os
 import stat
 from collections import defaultdict
@@ -15,26 +13,20 @@ from pathlib import Path, PurePosixPath
 from typing import TypeGuard
 
 from camtool.engines.engine import Job
+from camtool.folder.lists import LISTS, SourceError, listed
 from camtool.folder.names import HIDDEN, PICTURES, THUMBNAILS, shown_in
 from camtool.folder.objects import numbered, objects_below, objects_matching, safe_key
-from camtool.folder.shards import Member, Origin, Unreadable, is_shard, members
+from camtool.folder.shards import Member, Origin, is_shard, members
 from camtool.images import display_name
 from camtool.images.read import printable
 from camtool.remote import WEB, Remote, RemoteError, Stored, at_once, is_address, place_at, shown
 
 MOST_NUMBERS = 1_000_000
-LISTS = {".txt", ".csv", ".tsv", ".lst"}
-_PATH_COLUMNS = ("path", "file", "filename", "file_name", "image", "image_path")
-_TARGET_COLUMNS = ("target", "label", "class", "category")
 _SAME = "is where the results should go too; choose another --output"
 _MAGIC = (
     *(b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"RIFF"),
     *(b"P1", b"P2", b"P3", b"P4", b"P5", b"P6", b"\0\0\0\x0cjP"),
 )
-
-
-class SourceError(ValueError):
-    """A source that names no pictures; the message says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +116,7 @@ def _found(source: str, exclude: Path | Remote | None, recursive: bool) -> Sourc
     if is_directory(path):
         return _folder(path, exclude, recursive)
     if _is_file(path):
-        return _list(path) if path.suffix.lower() in LISTS else _listed([(path, None)])
+        return _listed(listed(path)) if path.suffix.lower() in LISTS else _listed([(path, None)])
     if glob.has_magic(source):
         return _pattern(source, exclude)
     raise SourceError(f"{printable(source)}: no such folder, list or pattern")
@@ -136,7 +128,7 @@ def _behind(place: Remote, exclude: Path | Remote | None, recursive: bool) -> So
     if isinstance(exclude, Remote) and exclude.address == place.address:
         raise SourceError(f"{display_name(place)}: {_SAME}")
     if ending in LISTS:
-        return _list(place)
+        return _listed(listed(place))
     if place.scheme not in WEB and glob.has_magic(place.address):
         objects = objects_matching(place, exclude)
         found = _listed([(one, None) for _, one in objects.pictures])
@@ -297,67 +289,6 @@ def _among_thumbnails(path: Path) -> bool:
     )
 
 
-def _list(path: Path | Remote) -> Source:
-    ending = PurePosixPath(_text(path)).suffix.lower()
-    text = _read(path)
-    if ending in (".csv", ".tsv"):
-        pairs = list(_columns(_rows(path, text, "\t" if ending == ".tsv" else ",")))
-    else:
-        lines = [line.rstrip("\r") for line in text.split("\n")]
-        pairs = [
-            (name, target or None)
-            for name, _, target in (line.partition("\t") for line in lines if line.strip())
-        ]
-    return _listed([(_locate(name, path), target) for name, target in pairs])
-
-
-def _read(path: Path | Remote) -> str:
-    if isinstance(path, Remote):
-        return path.read().decode("utf-8-sig", "surrogateescape")
-    try:
-        return path.read_text(encoding="utf-8-sig", errors="surrogateescape")
-    except OSError as error:
-        raise SourceError(f"{display_name(path)}: can't be read ({error.strerror})") from None
-
-
-def _rows(path: Path | Remote, text: str, delimiter: str) -> list[list[str]]:
-    try:
-        return [
-            row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if row
-        ]
-    except csv.Error as error:
-        raise SourceError(f"{display_name(path)}: is no CSV ({error})") from None
-
-
-def _columns(rows: Sequence[Sequence[str]]) -> Iterator[tuple[str, str | None]]:
-    """Path and target of each row; without a header the first column and the second."""
-    header = [name.strip().lower() for name in rows[0]] if rows else []
-    named = next((header.index(name) for name in _PATH_COLUMNS if name in header), None)
-    target = next((header.index(name) for name in _TARGET_COLUMNS if name in header), None)
-    if named is None:
-        named, target = 0, 1
-    else:
-        rows = rows[1:]
-    for row in rows:
-        if len(row) > named and row[named]:
-            wanted = row[target].strip() if target is not None and len(row) > target else ""
-            yield row[named], wanted or None
-
-
-def _locate(name: str, listed: Path | Remote) -> Origin:
-    """A listed path: an address, or relative to the list's folder, or else to the current one."""
-    try:
-        if is_address(name):
-            return place_at(name)
-    except RemoteError as error:
-        return Unreadable(shown(name), str(error))
-    if isinstance(listed, Remote):
-        return listed.beside(name)
-    beside = listed.parent / name
-    # os.path's functions take any name; pathlib's raise where one is too long.
-    return Path(name) if os.path.lexists(name) and not os.path.lexists(beside) else beside
-
-
 @dataclass
 class _Keys:
     """The names of pictures so far."""
@@ -402,10 +333,6 @@ def _shared(folders: Sequence[list[str]]) -> int:
 def _parts(place: Stored) -> list[str]:
     scheme, _, rest = place.name.partition("://")
     return [scheme, *rest.split("/")]
-
-
-def _text(place: Path | Remote) -> str:
-    return place.name if isinstance(place, Remote) else str(place)
 
 
 def _common(paths: Iterable[Path]) -> Path:

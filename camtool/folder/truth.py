@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from camtool.choices import TruthSource
 from camtool.errors import TargetError
-from camtool.folder.discovery import Picture, SourceError
+from camtool.folder.discovery import Picture
 from camtool.folder.entry import Explained
+from camtool.folder.lists import SourceError
 from camtool.images.read import printable
 from camtool.networks.labels import classes_by_name, plain, resolve_target
 from camtool.targets import Ranked

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from camtool import remote
 from camtool.folder import bucket
-from camtool.folder.discovery import SourceError, discover
+from camtool.folder.discovery import discover
+from camtool.folder.lists import SourceError
 from camtool.remote import Remote, RemoteError, shown
 
 NUMBERS = count()

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from camtool.folder.discovery import SourceError, discover
+from camtool.folder.discovery import discover
+from camtool.folder.lists import SourceError
 
 
 def keys(source, **options):

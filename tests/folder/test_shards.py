@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from camtool.folder import shards
-from camtool.folder.discovery import SourceError, discover
+from camtool.folder.discovery import discover
+from camtool.folder.lists import SourceError
 
 OPTIONS = ("--results", "csv,jsonl", "--save", "overlay,npz", "-k", "2")
 CLASSES = {"0000.jpg": "1", "0004.jpg": "0"}

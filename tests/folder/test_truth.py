@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import camtool
-from camtool.folder.discovery import SourceError, discover
+from camtool.folder.discovery import discover
+from camtool.folder.lists import SourceError
 from camtool.folder.truth import beside_truth, wilson, with_truth
 from camtool.targets import Ranked
 
