@@ -236,6 +236,7 @@ class Remote:
     def _ask(self, ask: Callable[[Any], T]) -> T:
         waits = () if self.scheme in _PATIENT else WAITS
         with _told():
+            self._check_name()
             for wait in waits:
                 try:
                     return ask(_filesystem(self.scheme))
@@ -244,6 +245,13 @@ class Remote:
                         raise
                 time.sleep(wait)
             return ask(_filesystem(self.scheme))
+
+    def _check_name(self) -> None:
+        """Refuse a name that adlfs would take for another's: it parses addresses as URLs."""
+        if self.scheme == "az":
+            container, key, _ = _filesystem("az").split_path(self.address)
+            if "\\" in key or f"az://{container}/{key}".rstrip("/") != self.address:
+                raise RemoteError("adlfs can't take this name") from UnicodeError()
 
 
 class _Ranges(io.RawIOBase):

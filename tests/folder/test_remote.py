@@ -602,6 +602,8 @@ def test_two_runs_begin_at_once_and_one_goes_on(few, monkeypatch):
     first.release()
     second.take(print)
     second.release()
+    wins = remote.at_once(lambda _: lock.write(b"mine", new=True), range(16))
+    assert sum(wins) == 1
 
 
 def test_a_name_that_no_object_can_have_fails_alone(
@@ -612,6 +614,20 @@ def test_a_name_that_no_object_can_have_fails_alone(
     proxy.fail("PUT", "out/0002.jpg", "long")
     assert batch(folder, f"{few}/out", *PLAIN).exit_code == 1
     assert failed(store, f"{few}/out").keys() == {"0002.jpg", "\\udcff.jpg"}
+
+
+@pytest.mark.parametrize("proxy", ["az"], indirect=True)
+def test_a_name_that_a_library_takes_for_another_fails_alone(
+    store, batch, make_pictures, few, tmp_path
+):
+    folder = make_pictures(tmp_path / "photos", 5)
+    odd = ("what?#.jpg", "ta\tb.jpg", "a?versionid=1.jpg", "back\\slash.jpg")
+    for number, name in enumerate(odd):
+        (folder / f"000{number}.jpg").rename(folder / name)
+    assert batch(folder, f"{few}/out", *PLAIN).exit_code == 1
+    assert len(failed(store, f"{few}/out")) == len(odd)
+    names = [name for name in results(store, f"{few}/out") if "npz" in name]
+    assert names == ["0004.jpg.cam.npz"]
 
 
 @everywhere
