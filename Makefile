@@ -5,7 +5,7 @@ PYTHON ?= python
 
 help:
 	@echo "make test      the fast tier: under two minutes on two cores"
-	@echo "make test-all  every test; needs the extra dev, Chromium and ChromeDriver"
+	@echo "make test-all  every test; needs the extra dev, Chromium, ChromeDriver, Azurite"
 	@echo "make fuzz      property tests on new random examples"
 	@echo "make lint      ruff, mypy, import-linter, eslint"
 	@echo "make format    ruff format, and what ruff can mend"

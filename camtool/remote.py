@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import errno
 import io
+import logging
+import os
 import posixpath
 import re
 import time
@@ -34,8 +36,10 @@ _PACKAGES = {
     "http": "aiohttp",
     "https": "aiohttp",
 }
-_PATIENT = ("gs", "az")
+_PATIENT = ("gs",)
 """Whose libraries try again, whatever went wrong; that of S3 does until an answer begins."""
+_LOGGERS = ("azure", "gcsfs", "google")
+"""Of libraries that log, with a traceback, what they raise as well."""
 WAITS = (0.5, 1.0, 2.0, 4.0)
 """Seconds before each further try of ours."""
 SECONDS = 30
@@ -46,6 +50,7 @@ BLOCK = 8 << 20
 """Bytes to a request where a file is gone through."""
 MOST_BYTES = 1 << 30
 """Of an object that is read whole, where a listing told its size."""
+_OF_GCSFS = re.compile(r"(Forbidden|Bad Request): ")
 _MARKS = ("ETag", "etag", "md5Hash", "blob_id", "LastModified", "last_modified", "mtime", "updated")
 
 
@@ -231,6 +236,7 @@ class Remote:
     def _ask(self, ask: Callable[[Any], T]) -> T:
         waits = () if self.scheme in _PATIENT else WAITS
         with _told():
+            self._check_name()
             for wait in waits:
                 try:
                     return ask(_filesystem(self.scheme))
@@ -239,6 +245,13 @@ class Remote:
                         raise
                 time.sleep(wait)
             return ask(_filesystem(self.scheme))
+
+    def _check_name(self) -> None:
+        """Refuse a name that adlfs would take for another's: it parses addresses as URLs."""
+        if self.scheme == "az":
+            container, key, _ = _filesystem("az").split_path(self.address)
+            if "\\" in key or f"az://{container}/{key}".rstrip("/") != self.address:
+                raise RemoteError("adlfs can't take this name") from UnicodeError()
 
 
 class _Ranges(io.RawIOBase):
@@ -309,10 +322,18 @@ def _filesystem(scheme: str) -> Any:
     try:
         import fsspec
 
+        # Else gcsfs asks for a bucket's kind by gRPC, for a minute where nobody answers that.
+        os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
         made = fsspec.filesystem(scheme, skip_instance_cache=True, **_options(scheme))
         if scheme == "s3":
             # Its tries around those of botocore, and ours around these, would take half an hour.
             made.retries = 1
+        if scheme == "az":
+            # The library would wait for most of a minute in all; adlfs hands no such option on.
+            made.service_client._config.retry_policy.total_retries = 0
+        for name in _LOGGERS:
+            # With a handler of any kind nothing is printed that nobody asked for.
+            logging.getLogger(name).addHandler(logging.NullHandler())
         return made
     except ImportError:
         package = _PACKAGES[scheme]
@@ -322,11 +343,14 @@ def _filesystem(scheme: str) -> Any:
 
 
 def _options(scheme: str) -> dict[str, Any]:
-    if scheme in WEB:
+    if scheme in (*WEB, "gs"):
         import aiohttp
 
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=SECONDS, sock_read=SECONDS)
-        return {"client_kwargs": {"timeout": timeout}}
+        web = {"client_kwargs": {"timeout": timeout}}
+        return web if scheme in WEB else {"requests_timeout": timeout}
+    if scheme == "az":
+        return {"connection_timeout": SECONDS, "read_timeout": SECONDS}
     # Else every reading would ask for the size first.
     return {"max_concurrency": 1} if scheme == "s3" else {}
 
@@ -337,11 +361,11 @@ def _state(info: dict[str, Any]) -> tuple[int, ...]:
 
 
 def _status(error: BaseException) -> int | None:
-    """What a web server answered."""
+    """What a web server answered; None where it was no refusal."""
     status = getattr(error, "status", None)
     if status is None:
         status = getattr(getattr(error, "response", None), "status_code", None)
-    return status if isinstance(status, int) else None
+    return status if isinstance(status, int) and status >= 400 else None
 
 
 def _is_slow(error: BaseException) -> bool:
@@ -358,6 +382,8 @@ def _may_pass(error: BaseException) -> bool:
     if library == "botocore":
         return False
     cut = library in ("aiohttp", "aiobotocore", "httpx", "requests")
+    # Azure's others tell of credentials.
+    cut |= library == "azure" and type(error).__name__.startswith(("Service", "Incomplete"))
     return cut or _is_slow(error) or isinstance(error, ConnectionError)
 
 
@@ -374,10 +400,13 @@ def _told() -> Iterator[None]:
 
 def _line(error: Exception) -> str:
     status = _status(error)
+    told = getattr(error, "strerror" if status is None else "message", None)
+    lines = str(error if told is None and status is None else told or "").splitlines() or [""]
+    # gcsfs has the address before what the server says of it.
+    text = next((line for line in lines if not _OF_GCSFS.match(line)), lines[0])
     if status is not None:
-        return f"the server answers {status} {getattr(error, 'message', '')}".rstrip()
-    text = (str(getattr(error, "strerror", None) or error).splitlines() or [""])[0]
-    if isinstance(error, FileNotFoundError) and (not text or is_address(text)):
+        return f"the server answers {status} {text}".rstrip()
+    if isinstance(error, FileNotFoundError) and (" " not in text or is_address(text)):
         return "no such object"
     if not text:
         return "no answer in time" if _is_slow(error) else type(error).__name__

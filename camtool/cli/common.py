@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -408,6 +409,17 @@ def usage(message: str) -> NoReturn:
     """Leave with the exit code for wrong usage."""
     say(message)
     raise typer.Exit(WRONG_USAGE)
+
+
+def refuse_addresses(*places: str | Path | None) -> None:
+    """Leave where one is no path: `batch` and `explain` alone go further than this machine."""
+    from camtool.remote import is_address, shown
+
+    for place in places:
+        # A path has one slash where the address had two.
+        text = re.sub(r"^(\w\w+):/+", r"\1://", str(place))
+        if is_address(text):
+            usage(f"{shown(text)}: is an address; this command works with copies in a folder here")
 
 
 def tell_of(cam: CamModel) -> None:

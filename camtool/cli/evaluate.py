@@ -83,6 +83,7 @@ def evaluate(
     from camtool.evaluate import run
     from camtool.evaluate.calibrate import calibrate
 
+    common.refuse_addresses(data, images, output, calibration, maps)
     how: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "max_pixels": max_pixels}
     if metrics is not None or "," in network.method:
         if mode == "reference" or maps is not None or calibration is not None:

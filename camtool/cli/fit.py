@@ -150,6 +150,7 @@ def fit(
     with leaving(), common.exits():
         from camtool.fit.run import Plan
 
+        common.refuse_addresses(data, validation, output, features)
         if output.suffix != ".safetensors":
             common.usage(f"--output {output}: the file's name has to end in .safetensors")
         cam = base.load()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -119,10 +120,20 @@ def _network(path: Path, running: Any, facts: dict[str, Any]) -> Network:
         GraphNetwork(running, facts),
         f"{known['name']} ({path.name})",
         path.name,
-        sha256(path),
+        _digest(path),
         tuple(map(str, facts["labels"])),
         Preprocessing(spec["size"], spec["resize"], **lists, interpolation=spec["interpolation"]),
         tuple(map(str, facts["synsets"])),
+    )
+
+
+def _digest(path: Path) -> str:
+    """The SHA-256 of a graph; of its and those of the files that hold its weights, if others do."""
+    beside = sorted(path.parent.glob("*.data"))
+    content = path.read_bytes() if beside else b""
+    digests = [sha256(path), *(sha256(each) for each in beside if each.name.encode() in content)]
+    return (
+        digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
     )
 
 

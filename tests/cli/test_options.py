@@ -454,3 +454,19 @@ def test_completion_is_shown_and_installed(tmp_path, monkeypatch) -> None:
     assert "complete -o default" in run("--show-completion", "bash").stdout
     assert run("--install-completion", "bash").exit_code == 0
     assert ".bash_completions" in (tmp_path / ".bashrc").read_text()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("fit", "s3://bucket/photos", "-o", "new.safetensors"),
+        ("fit", "photos", "-o", "s3://bucket/new.safetensors"),
+        ("evaluate", "https://me:hush@host/boxes?hush", "--format", "csv"),
+        ("evaluate", "boxes", "--format", "csv", "--maps", "az://bucket/maps"),
+    ],
+)
+def test_what_works_here_alone_refuses_addresses_in_one_line(words) -> None:
+    done = run(*words)
+    assert done.exit_code == 2
+    told = r"camtool: (s3|https|az)://(bucket|host)/[\w.]+: is an address; .* a folder here\n"
+    assert re.fullmatch(told, done.output)

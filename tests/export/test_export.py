@@ -154,8 +154,13 @@ def test_more_weights_than_one_file_holds_are_in_another(tiny, tmp_path, monkeyp
     assert sorted(tmp_path.iterdir()) == [path, beside]
     assert beside.stat().st_size > 10_000
     pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
-    found, expected = (camtool.load(each, device="cpu").explain(pixels, 1) for each in (path, tiny))
+    model = camtool.load(path, device="cpu")
+    found, expected = model.explain(pixels, 1), camtool.load(tiny, device="cpu").explain(pixels, 1)
     assert np.allclose(found.maps, expected.maps, atol=1e-5 * np.ptp(expected.maps))
+    content = bytearray(beside.read_bytes())
+    content[-1] ^= 1
+    beside.write_bytes(content)
+    assert camtool.load(path, device="cpu").network.sha256 != model.network.sha256
 
 
 @pytest.mark.slow
