@@ -55,7 +55,7 @@ HEADS = {
 }
 REFUSED = {
     "nonlinear": (lambda s, f: s.second(s.fc(f.mean((2, 3))).tanh()), "is nonlinear"),
-    "positional": (lambda s, f: s.fc(F.adaptive_avg_pool2d(f, 2)[..., 0, 1]), "graph differs"),
+    "positional": (lambda s, f: s.fc(F.adaptive_avg_pool2d(f, 2)[..., 0, 1]), "by itself"),
 }
 
 
@@ -95,13 +95,70 @@ def test_a_graph_gives_the_logits_and_maps_that_add_up(name):
         assert np.abs(each.mean((1, 2)).numpy() + found.bias - found.logits).max() <= 1e-5 * spread
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize("fit", ["whole", "squash"])
 @pytest.mark.parametrize("name", REFUSED)
-def test_heads_whose_maps_are_no_matrix_are_refused(name, tmp_path):
+def test_heads_whose_maps_are_no_matrix_are_refused(name, fit, tmp_path):
     head, reason = REFUSED[name]
     with pytest.raises(ExportError, match=reason):
-        export_model(model_of(head), tmp_path / "net.onnx")
+        export_model(model_of(head, fit=fit), tmp_path / "net.onnx")
     assert not [*tmp_path.iterdir()]
+
+
+def test_a_graph_that_differs_is_not_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(write, "_difference", lambda *_: float("nan"))
+    with pytest.raises(ExportError, match="the graph differs from the network by nan"):
+        export_model(model_of(HEADS["linear"]), tmp_path / "net.pt2")
+    assert not [*tmp_path.iterdir()]
+
+
+def rolled(s, f):
+    """As Swin transformers shift windows: only where there are several."""
+    return s.fc((f.roll(1, 3) if f.shape[3] > 8 else f.relu()).mean((2, 3)))
+
+
+def padded(s, f):
+    """Padded to multiples of three and five over and over, each size a term of the one before."""
+    for part in (3, 5, 3, 5, 3):
+        f = F.pad(f, (0, -f.shape[3] % part, 0, -f.shape[2] % part))
+    return s.fc(f.mean((2, 3)))
+
+
+def numbered(s, f):
+    """A size that the network's code makes a number of."""
+    return s.fc(f.expand(*f.shape[:3], len(range(f.shape[3]))).mean((2, 3)))
+
+
+ONE_SIZE = {
+    "branches": (rolled, "other ways on other sizes"),
+    "terms": (padded, "no short terms"),
+    "constants": (numbered, "can't run on inputs"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ONE_SIZE)
+def test_a_network_that_is_another_on_other_sizes_is_exported_for_its_own(name, tmp_path):
+    head, reason = ONE_SIZE[name]
+    model = model_of(head)
+    told: list[str] = []
+    assert model.fit == "whole"
+    done = export_model(model, tmp_path / "net.onnx", tell=told.append)
+    assert (done.dynamic, done.error <= 1e-5) == (False, True)
+    assert reason in done.fixed
+    assert f"for one size alone: {done.fixed}" in told
+    assert {shape[2:] for shape in done.shapes} == {(32, 32)}
+    assert {shape[0] for shape in done.shapes} == {1, 2, 3}
+    graph = camtool.load(done.path, device="cpu")
+    assert graph.fit == "squash"
+    picture = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    found, own = (each.explain(picture, 1) for each in (graph, model))
+    assert np.allclose(found.maps, own.maps, atol=1e-5 * np.ptp(own.maps))
+
+
+def test_a_network_for_so_many_pictures_can_not_be_exported(tmp_path):
+    model = model_of(lambda s, f: s.fc(f.mean((2, 3))).expand(len(range(f.shape[0])), CLASSES))
+    with pytest.raises(ExportError, match=r"can't run on inputs \(1, 3, 32, 32\)"):
+        export_model(model, tmp_path / "net.pt2")
 
 
 def test_what_else_can_not_be_exported_is_refused(tmp_path):
@@ -112,6 +169,9 @@ def test_what_else_can_not_be_exported_is_refused(tmp_path):
         export_model(model_of(HEADS["linear"], method="gradcam"), tmp_path / "net.onnx")
     with pytest.raises(ExportError, match="float32"):
         export_model(model_of(HEADS["linear"], dtype="bfloat16"), tmp_path / "net.onnx")
+    model.device = torch.device("meta")
+    with pytest.raises(ExportError, match="from the CPU, and the network is on meta"):
+        export_model(model, tmp_path / "net.onnx")
 
 
 def test_a_network_that_reads_values_can_not_be_traced(tmp_path):
