@@ -71,7 +71,7 @@ def export(
             with stages() as tell:
                 done = export_model(cam, output, classes, pixels=pixels, tell=tell)
         except OSError as error:
-            common.usage(f"{error.filename or output}: can't be written ({error.strerror})")
+            common.usage(f"--output {output}: can't be written ({error.strerror or error})")
     _tell(cam, done, as_json)
 
 

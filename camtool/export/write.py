@@ -9,7 +9,9 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from errno import EISDIR
 from importlib import import_module
+from os import strerror
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -20,7 +22,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from camtool.export.graph import ExportError, MapGraph
-from camtool.files import replacing
+from camtool.files import make_folders, replacing
 from camtool.model import CamModel
 from camtool.networks.graph import KEY, session
 from camtool.networks.state import line_of
@@ -100,6 +102,7 @@ def export_model(
         raise ExportError(f"a graph is exported from the CPU, and the network is on {model.device}")
     if path.suffix == ".onnx":
         _needed()
+    _check_place(path)
     tell("seeing what the maps are made of")
     graph = MapGraph(model, classes, pixels).eval()
     examples = _examples(model, pixels)
@@ -146,6 +149,19 @@ def _written(
             )
         files = _placed(written, path)
     return Exported(path, files, error, tuple(tuple(x.shape) for x in examples), dynamic)
+
+
+def _check_place(path: Path) -> None:
+    """Find out before it takes minutes whether a file can be written.
+
+    Raises:
+        OSError: It can't.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(EISDIR, strerror(EISDIR), str(path))
+    make_folders(path.parent)
+    with tempfile.TemporaryFile(dir=path.parent):
+        pass
 
 
 def _placed(written: Path, path: Path) -> tuple[Path, ...]:
@@ -272,11 +288,20 @@ def _onnx(program: torch.export.ExportedProgram, path: Path, facts: str) -> Run:
     _needed()
     import onnx
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        made = torch.onnx.export(
-            program, (), dynamo=True, verbose=False, input_names=["input"], output_names=[*OUTPUTS]
-        )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            made = torch.onnx.export(
+                program,
+                (),
+                dynamo=True,
+                verbose=False,
+                input_names=["input"],
+                output_names=[*OUTPUTS],
+            )
+    except torch.onnx.OnnxExporterError as error:
+        reason = line_of(error.__cause__ if isinstance(error.__cause__, Exception) else error)
+        raise ExportError(f"torch can't convert it to ONNX ({reason})") from None
     assert made is not None
     made.save(path)
     document = onnx.load(path)
