@@ -36,8 +36,8 @@ SQUARES = 3
 PROVED = 5
 """Classes whose maps are compared with the model's own, at the most."""
 OPERATIONS = 250
-"""In the term of the input's sizes that a size may be. Most networks that take any size have at most
-30, efficientnet_lite0 has 187; where there are many hundreds, each call takes seconds."""
+"""In the term of the input's sizes that a size may be. Networks that take any size have 30 at the
+most, but efficientnet_lite0 has 187; where there are many hundreds, each call takes seconds."""
 
 WHOLE = (2 << 30) - (64 << 20)
 """Bytes of weights that one ONNX file holds beside the rest; more go into a file beside it."""
@@ -175,9 +175,10 @@ def _placed(written: Path, path: Path) -> tuple[Path, ...]:
 
 def _examples(model: CamModel, pixels: bool) -> list[Tensor]:
     """Inputs: `SQUARES` of the usual size and other numbers, and two of other sizes."""
-    side, channels, step = model.preprocessing.size, model.network.channels, 2 * model.head.stride
+    side, channels, step = model.preprocessing.size, model.network.channels, model.head.stride
     sizes = [(2, side, side), (1, side, side), (3, side, side)]
-    sizes += [(2, side, side + step), (1, side + step, side)]
+    # Sides of even and of odd numbers of cells: camtool's own inputs have both.
+    sizes += [(2, side, side + step), (1, side + 2 * step, side)]
     generator = torch.Generator().manual_seed(0)
     made = []
     for number, height, width in sizes:
