@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from errno import EISDIR
 from importlib import import_module
@@ -269,8 +270,7 @@ def _traced(graph: MapGraph, example: Tensor, dynamic: bool) -> torch.export.Exp
     sides = {first: Dim.AUTO, first + 1: Dim.AUTO} if dynamic else {}
     terms = _Terms() if dynamic else nullcontext()
     try:
-        with torch.no_grad(), warnings.catch_warnings(), terms:
-            warnings.simplefilter("ignore")
+        with torch.no_grad(), _quiet(), terms:
             return torch.export.export(
                 graph, (example,), dynamic_shapes=({0: Dim.AUTO, **sides},), strict=False
             )
@@ -284,14 +284,30 @@ def _traced(graph: MapGraph, example: Tensor, dynamic: bool) -> torch.export.Exp
         ) from None
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep from the user what torch tells of its own work: of terms that it can't solve, pages."""
+    log = logging.getLogger("torch.fx.experimental.symbolic_shapes")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        log.addFilter(_nothing)
+        try:
+            yield
+        finally:
+            log.removeFilter(_nothing)
+
+
+def _nothing(record: logging.LogRecord) -> bool:
+    return False
+
+
 def _onnx(program: torch.export.ExportedProgram, path: Path, facts: str) -> Run:
     """Write ONNX; what runs it."""
     _needed()
     import onnx
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with _quiet():
             made = torch.onnx.export(
                 program,
                 (),
@@ -301,8 +317,10 @@ def _onnx(program: torch.export.ExportedProgram, path: Path, facts: str) -> Run:
                 output_names=[*OUTPUTS],
             )
     except torch.onnx.OnnxExporterError as error:
-        reason = line_of(error.__cause__ if isinstance(error.__cause__, Exception) else error)
-        raise ExportError(f"torch can't convert it to ONNX ({reason})") from None
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        raise ExportError(f"torch can't convert it to ONNX ({line_of(cause)})") from None
     assert made is not None
     made.save(path)
     document = onnx.load(path)
@@ -352,9 +370,8 @@ def _name_sizes(document: Any) -> None:
 
 def _program(program: torch.export.ExportedProgram, path: Path, facts: str) -> Run:
     """Write what torch.export saves; what runs it."""
-    with warnings.catch_warnings():
-        # It tells of tensors that share memory, which are whole on the CPU.
-        warnings.simplefilter("ignore")
+    # It would tell of tensors that share memory, which are whole on the CPU.
+    with _quiet():
         torch.export.save(program, path, extra_files={KEY: facts})
     loaded = torch.export.load(path).module()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import pickle
 import subprocess
 import sys
@@ -160,6 +161,13 @@ def test_a_network_that_is_another_on_other_sizes_is_exported_for_its_own(name, 
     picture = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
     found, own = (each.explain(picture, 1) for each in (graph, model))
     assert np.allclose(found.maps, own.maps, atol=1e-5 * np.ptp(own.maps))
+
+
+def test_what_torch_tells_of_terms_that_it_can_not_solve_is_kept_from_users(tmp_path, caplog):
+    """As of GoogLeNet, whose pools round up."""
+    head = lambda s, f: s.fc(F.max_pool2d(f, 3, 2, ceil_mode=True).mean((2, 3)))  # noqa: E731
+    assert export_model(model_of(head), tmp_path / "net.pt2").dynamic
+    assert not [one for one in caplog.records if one.levelno >= logging.WARNING]
 
 
 def test_a_network_for_so_many_pictures_can_not_be_exported(tmp_path):
@@ -421,7 +429,10 @@ def test_where_a_graph_can_not_be_written_is_found_out_first(tiny, tmp_path, mon
 
 def test_what_torch_can_not_convert_to_onnx_is_told_in_a_line(tmp_path, monkeypatch):
     def fail(*_, **__):
-        raise torch.onnx.OnnxExporterError("step 3 failed") from ValueError("no such operator")
+        try:
+            raise TypeError("step 2 failed") from ValueError("no such operator")
+        except TypeError as error:
+            raise torch.onnx.OnnxExporterError("step 3 failed") from error
 
     monkeypatch.setattr(torch.onnx, "export", fail)
     with pytest.raises(ExportError, match=r"torch can't convert it to ONNX \(no such operator\)"):
@@ -534,7 +545,9 @@ def test_the_command_takes_all_options_of_a_network(tmp_path):
 
 
 @pytest.mark.slow
-def test_graphs_that_are_none_of_ours_or_damaged_are_refused_in_a_line(linear, tmp_path):
+def test_graphs_that_are_none_of_ours_or_damaged_are_refused_in_a_line(
+    linear, tmp_path, monkeypatch
+):
     import onnx
 
     _, path = linear
@@ -554,6 +567,10 @@ def test_graphs_that_are_none_of_ours_or_damaged_are_refused_in_a_line(linear, t
         camtool.load(foreign)
     with pytest.raises(ModelError, match="nothing of what is before"):
         camtool.load(path, layer="body")
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "onnxruntime", None)
+        with pytest.raises(ImportError, match=r"pip install 'camtool\[onnx\]'"):
+            camtool.load(path)
     (tmp_path / "net.pt2").touch()
     with pytest.raises(ModelError, match=r"camtool runs what ends in \.onnx"):
         camtool.load(tmp_path / "net.pt2")
