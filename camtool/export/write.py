@@ -193,7 +193,11 @@ def _examples(model: CamModel, pixels: bool) -> list[Tensor]:
 
 @torch.no_grad()
 def _prove(model: CamModel, graph: MapGraph, inputs: Tensor) -> None:
-    """Refuse a graph whose maps are not the model's own: one matrix may not be all of its head."""
+    """Refuse a graph whose maps are not the model's own: one matrix may not be all of its head.
+
+    Raises:
+        ExportError: They are not.
+    """
     rows = sorted({round(row) for row in np.linspace(0, len(graph.classes) - 1, PROVED)})
     chosen = [graph.classes[row] for row in rows]
     own = model.explain_tensor(graph.normalized(inputs), [chosen] * len(inputs))
@@ -211,6 +215,9 @@ def _check_branches(graph: MapGraph, examples: Sequence[Tensor]) -> None:
     """Refuse a network that calls other functions on other sizes, which no one graph does.
 
     Swin transformers, for one, shift their windows only where there are several.
+
+    Raises:
+        ExportError: It does, or it can't run on them.
     """
     usual, *others = (examples[0], *examples[SQUARES:])
     calls = _calls(graph, usual)
@@ -400,8 +407,8 @@ def _difference(graph: MapGraph, run: Run, inputs: Tensor) -> float:
 
 
 def _apart(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> float:
-    """Most that two arrays differ, of the first one's range; for ever where their shapes do."""
-    if ours.shape != theirs.shape:
+    """Most that two arrays differ, of the first one's range; without end where one is no number."""
+    if ours.shape != theirs.shape or not np.isfinite(ours - theirs).all():
         return float("inf")
     return float(np.abs(ours - theirs).max() / max(np.ptp(ours), np.finfo(np.float32).tiny))
 

@@ -113,6 +113,16 @@ def test_a_graph_that_differs_is_not_written(tmp_path, monkeypatch):
     assert not [*tmp_path.iterdir()]
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_numbers_that_are_none_differ_without_end(value):
+    graph, inputs = MapGraph(model_of(HEADS["linear"])), torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        logits, maps = (each.numpy() for each in graph(inputs))
+    assert write._difference(graph, lambda _: [logits, maps], inputs) == 0
+    maps[0, 1, 2, 2] = value
+    assert write._difference(graph, lambda _: [logits, maps], inputs) == float("inf")
+
+
 def rolled(s, f):
     """As Swin transformers shift windows: only where there are several."""
     return s.fc((f.roll(1, 3) if f.shape[3] > 8 else f.relu()).mean((2, 3)))
