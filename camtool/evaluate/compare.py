@@ -71,7 +71,7 @@ def compare(
     if "sanity" in metrics and not any(True for _ in models[0].network.module.parameters()):
         raise EvaluationError(
             f"{models[0].network.name} has no weights that could be drawn anew; give --metrics "
-            "localization,faithfulness"
+            "without sanity"
         )
     if "localization" in metrics:
         dataset = match_labels(dataset, settings.labels, settings.synsets)
