@@ -83,6 +83,8 @@ class MapGraph(nn.Module):
 
 def _check(model: CamModel) -> None:
     kind = model.head.kind
+    if kind == "given":
+        raise ExportError(f"{model.network.name} is a graph already")
     if len(model.heads) > 1 or model.method not in ("cam", "integrated"):
         raise ExportError(f"the maps of method {model.method} can't be exported; take auto")
     if kind not in ONE_MATRIX:

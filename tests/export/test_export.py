@@ -575,6 +575,8 @@ def test_graphs_that_are_none_of_ours_or_damaged_are_refused_in_a_line(
     onnx.save(document, foreign)
     with pytest.raises(ModelError, match="is damaged"):
         camtool.load(foreign)
+    with pytest.raises(ExportError, match="is a graph already"):
+        export_model(camtool.load(path, device="cpu"), tmp_path / "again.onnx")
     with pytest.raises(ModelError, match="nothing of what is before"):
         camtool.load(path, layer="body")
     with monkeypatch.context() as without:
