@@ -50,20 +50,28 @@ def export(
     """
     from dataclasses import replace
 
-    from camtool.cli.progress import waiting
+    from camtool.cli.progress import stages
+    from camtool.export.write import SUFFIXES
 
     if named is not None:
         if network.model != "auto":
             common.usage("the network is named twice, as an argument and by --model")
         network = replace(network, model=named)
+    if output.suffix not in SUFFIXES:
+        common.usage(f"--output {output}: the file's name has to end in {' or '.join(SUFFIXES)}")
+    if network.device == "auto":
+        network = replace(network, device="cpu")
     with common.exits():
         from camtool.export import export_model
 
         cam = network.load()
         common.tell_of(cam)
         classes = [_one(choice) for choice in cam.resolve(target)] or None
-        with waiting("tracing the network, and comparing the graph with it"):
-            done = export_model(cam, output, classes, pixels=pixels)
+        try:
+            with stages() as tell:
+                done = export_model(cam, output, classes, pixels=pixels, tell=tell)
+        except OSError as error:
+            common.usage(f"--output {output}: can't be written ({error.strerror or error})")
     _tell(cam, done, as_json)
 
 
@@ -84,11 +92,15 @@ def _tell(cam: CamModel, done: Exported, as_json: bool) -> None:
             "error": done.error,
             "shapes": done.shapes,
             "dynamic": done.dynamic,
+            "fixed": done.fixed,
         }
         print(json.dumps(facts, indent=1))
         return
-    sizes = "any number of pictures of any size" if done.dynamic else "any number of pictures"
-    print(f"{done.path}: {megabytes:.1f} MB, takes {sizes}")
+    side = cam.preprocessing.size
+    sizes = "any size" if done.dynamic else f"{side}×{side} pixels"
+    print(f"{done.path}: {megabytes:.1f} MB, takes any number of pictures of {sizes}")
+    if done.fixed:
+        print(f"of no other size: {done.fixed}")
     for beside in done.files[:-1]:
         print(f"{beside}: its weights, which have to stay beside it")
     print(f"differs from the network by {done.error:.0e} of the range at the most")

@@ -127,3 +127,15 @@ def waiting(what: str) -> Iterator[None]:
 
     with Console(stderr=True).status(what):
         yield
+
+
+@contextmanager
+def stages() -> Iterator[Callable[[str], None]]:
+    """A function that shows what is being done now, on stderr: a line for each in a log."""
+    if not sys.stderr.isatty():
+        yield lambda what: print(f"camtool: {what}", file=sys.stderr, flush=True)
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status("") as status:
+        yield status.update

@@ -64,9 +64,15 @@ def compare(
         progress: Told how many pictures of how many are done; randomised ones count once more.
 
     Raises:
-        EvaluationError: No picture could be measured, or a process was killed.
+        EvaluationError: No picture could be measured, a process was killed, or sanity is asked of
+            a graph, whose weights can't be changed.
     """
     settings = MapSettings.of(models[0])
+    if "sanity" in metrics and not any(True for _ in models[0].network.module.parameters()):
+        raise EvaluationError(
+            f"{models[0].network.name} has no weights that could be drawn anew; give --metrics "
+            "without sanity"
+        )
     if "localization" in metrics:
         dataset = match_labels(dataset, settings.labels, settings.synsets)
     ways = ways_of(models)

@@ -45,14 +45,14 @@ class Row:
     Attributes:
         name: Of it.
         baseline: Whether it needs no network.
-        passes: What it costs, in forward passes.
+        passes: What it costs, in forward passes; None where that can't be counted.
         figures: By the keys of `COLUMNS` and `TITLES`; those that the data allows.
         sane: Whether it hangs on the weights and on the class; None where that is not measured.
     """
 
     name: str
     baseline: bool
-    passes: float
+    passes: float | None
     figures: Mapping[str, Figure]
     sane: bool | None
 
@@ -163,5 +163,7 @@ def _number(value: float) -> str:
     return f"{value:.1f}" if value == 0 or abs(value) >= 0.05 else f"{value:.1g}"
 
 
-def _cost(passes: float) -> str:
+def _cost(passes: float | None) -> str:
+    if passes is None:
+        return ""
     return f"{passes:.1f}" if passes < 100 else f"{passes:,.0f}"

@@ -49,13 +49,13 @@ class Way:
     Attributes:
         name: Of the method, or of the baseline.
         baseline: Whether it needs no network.
-        passes: What it costs, in forward passes.
+        passes: What it costs, in forward passes; None where that can't be counted.
         explain: Maps of one input for some classes.
     """
 
     name: str
     baseline: bool
-    passes: float
+    passes: float | None
     explain: Callable[[Seen, Sequence[int]], Maps]
 
     def heat(self, seen: Seen, index: int) -> FloatMap:
@@ -145,19 +145,24 @@ def edges(inputs: Tensor) -> FloatMap:
     return np.asarray(cv2.magnitude(across, down), dtype=np.float32)
 
 
-def cost_of(model: CamModel) -> float:
+def cost_of(model: CamModel) -> float | None:
     """What an explanation of one class costs, in forward passes: a quotient of multiply-adds.
 
     Of convolutions and matrix products, forward and backward, as torch counts them. No clock runs,
     so that it is the same on every machine; a fused network can't be counted.
+
+    Returns:
+        None where torch sees nothing of a forward pass: a graph runs outside of it.
     """
     inputs = probe_input(model.network.module, model.preprocessing.size, model.network.channels)
     inputs = inputs.to(model.device)
     with model.running(), torch.no_grad(), _Counter() as plain:
         model.network.module(inputs)
+    if not plain.total:
+        return None
     with _Counter() as whole:
         model.explain_tensor(inputs, [0])
-    return float(whole.total / max(1, plain.total))
+    return float(whole.total / plain.total)
 
 
 class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -48,12 +48,12 @@ class MapGraph(nn.Module):
     ) -> None:
         super().__init__()
         _check(model)
-        self._head, self._pixels = model.head, pixels
+        self._head, self.pixels, self.name = model.head, pixels, model.network.name
         self.network = _module(model)
         self._scaled = model.head.kind not in LINEAR
         weight, bias = _matrix(model)
-        wanted = torch.arange(model.head.classes) if classes is None else torch.tensor(classes)
-        self.rows = nn.Buffer(weight[wanted].clone())
+        self.classes = [*(range(model.head.classes) if classes is None else classes)]
+        self.rows = nn.Buffer(weight[self.classes].clone())
         if self._scaled:
             self.weight, self.bias = nn.Buffer(weight), nn.Buffer(bias)
         mean, std = (torch.tensor(values) for values in _statistics(model))
@@ -61,13 +61,18 @@ class MapGraph(nn.Module):
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Logits [N,classes] and maps [N,K,h,w], float32; mean(map) + bias is the logit."""
-        if self._pixels:
-            inputs = ((inputs.float() / 255 - self.mean) / self.std).permute(0, 3, 1, 2)
+        inputs = self.normalized(inputs)
         found = self._head.forward(self.network, self.network, inputs)
         maps = class_activation_map(found.features, self.rows)
         if self._scaled:
             maps = self._factor(found)[:, None, None, None] * maps
         return found.logits, maps
+
+    def normalized(self, inputs: Tensor) -> Tensor:
+        """What the network takes, float32 [N,C,H,W]."""
+        if not self.pixels:
+            return inputs
+        return ((inputs.float() / 255 - self.mean) / self.std).permute(0, 3, 1, 2)
 
     def _factor(self, found: Forward) -> Tensor:
         """The factor of each picture, [N]."""
@@ -78,6 +83,8 @@ class MapGraph(nn.Module):
 
 def _check(model: CamModel) -> None:
     kind = model.head.kind
+    if kind == "given":
+        raise ExportError(f"{model.network.name} is a graph already")
     if len(model.heads) > 1 or model.method not in ("cam", "integrated"):
         raise ExportError(f"the maps of method {model.method} can't be exported; take auto")
     if kind not in ONE_MATRIX:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from errno import EISDIR
 from importlib import import_module
+from os import strerror
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -16,16 +20,25 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from camtool.export.graph import ExportError, MapGraph
-from camtool.files import replacing
+from camtool.files import make_folders, replacing
 from camtool.model import CamModel
 from camtool.networks.graph import KEY, session
+from camtool.networks.state import line_of
 
 TOLERANCE = 1e-4
 """Most that logits or maps may differ from PyTorch's, of their range."""
 OUTPUTS = ("logits", "maps")
 SUFFIXES = (".onnx", ".pt2")
+SQUARES = 3
+"""Of the inputs for comparison, those of the usual size; they come first."""
+PROVED = 5
+"""Classes whose maps are compared with the model's own, at the most."""
+OPERATIONS = 250
+"""In the term of the input's sizes that a size may be. Networks that take any size have 30 at the
+most, but efficientnet_lite0 has 187; where there are many hundreds, each call takes seconds."""
 
 WHOLE = (2 << 30) - (64 << 20)
 """Bytes of weights that one ONNX file holds beside the rest; more go into a file beside it."""
@@ -44,6 +57,7 @@ class Exported:
         error: Most that logits or maps differ from the network's, of their range.
         shapes: Of the inputs on which they were compared.
         dynamic: Whether it takes inputs of other heights and widths.
+        fixed: Why it takes no others, where all sizes were wanted.
     """
 
     path: Path
@@ -51,6 +65,7 @@ class Exported:
     error: float
     shapes: tuple[tuple[int, ...], ...]
     dynamic: bool
+    fixed: str = ""
 
 
 def export_model(
@@ -59,6 +74,7 @@ def export_model(
     classes: Sequence[int] | None = None,
     *,
     pixels: bool = False,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> Exported:
     """Write a network and its maps as one graph, once it was seen to give the same numbers.
 
@@ -68,35 +84,85 @@ def export_model(
         classes: Whose maps are given; None for all. Logits are of all classes.
         pixels: Take uint8 [N,H,W,C] and normalise it inside, in place of normalised float32
             [N,C,H,W].
+        tell: Called with what is being done, whenever that is something else; it may take minutes.
 
     Returns:
         What was written. The graph has the outputs "logits" float32 [N,classes] and "maps" float32
-        [N,K,h,w], and takes any number of pictures; with `fit="whole"` of any size.
+        [N,K,h,w], and takes any number of pictures; with `fit="whole"` of any size where one
+        graph can: where the network's code has no branches on sizes.
 
     Raises:
         ExportError: The head is of another kind, torch can't trace the network, or the graph's
             numbers differ by more than `TOLERANCE` of their range; nothing is written.
         ImportError: onnx, onnxscript or onnxruntime is missing.
+        OSError: The file can't be written.
     """
     if path.suffix not in SUFFIXES:
         raise ExportError(f"{path}: a graph is a file called .onnx or .pt2")
+    if model.device.type != "cpu":
+        raise ExportError(f"a graph is exported from the CPU, and the network is on {model.device}")
+    if path.suffix == ".onnx":
+        _needed()
+    _check_place(path)
+    tell("seeing what the maps are made of")
     graph = MapGraph(model, classes, pixels).eval()
-    dynamic = model.fit == "whole"
-    examples = _examples(model, pixels, dynamic)
-    program = _traced(graph, examples[0], pixels, dynamic, model.network.name)
-    facts = json.dumps(_facts(model, graph, pixels))
+    examples = _examples(model, pixels)
+    _prove(model, graph, examples[0])
+    fixed = ""
+    if model.fit == "whole":
+        try:
+            _check_branches(graph, examples)
+            return _written(graph, _facts(model, graph, pixels), path, examples, tell)
+        except ExportError as error:
+            fixed = str(error)
+            tell(f"for one size alone: {fixed}")
+    facts = {**_facts(model, graph, pixels), "fit": "squash" if fixed else model.fit}
+    done = _written(graph, facts, path, examples[:SQUARES], tell)
+    return replace(done, fixed=fixed)
+
+
+def _written(
+    graph: MapGraph,
+    facts: dict[str, Any],
+    path: Path,
+    examples: Sequence[Tensor],
+    tell: Callable[[str], None],
+) -> Exported:
+    """Trace, write and compare a graph for inputs as in some examples.
+
+    Raises:
+        ExportError: One of the three fails.
+    """
+    dynamic = len(examples) > SQUARES
+    tell("tracing the network")
+    program = _traced(graph, examples[0], dynamic)
     write = _onnx if path.suffix == ".onnx" else _program
     with tempfile.TemporaryDirectory(prefix="camtool-") as folder:
         written = Path(folder) / path.name
-        run = write(program, written, facts)
+        tell(f"writing {path.name}")
+        run = write(program, written, json.dumps(facts))
+        tell("comparing the graph with the network")
         error = max(_difference(graph, run, inputs) for inputs in examples)
         if not error <= TOLERANCE:
             raise ExportError(
-                f"{path}: not written: the graph differs from the network by {error:.1e} of the "
-                f"range, more than {TOLERANCE:.0e}"
+                f"the graph differs from the network by {error:.1e} of the range, more than "
+                f"{TOLERANCE:.0e}"
             )
         files = _placed(written, path)
     return Exported(path, files, error, tuple(tuple(x.shape) for x in examples), dynamic)
+
+
+def _check_place(path: Path) -> None:
+    """Find out before it takes minutes whether a file can be written.
+
+    Raises:
+        OSError: It can't.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(EISDIR, strerror(EISDIR), str(path))
+    make_folders(path.parent)
+    with tempfile.TemporaryFile(dir=path.parent):
+        pass
 
 
 def _placed(written: Path, path: Path) -> tuple[Path, ...]:
@@ -108,12 +174,12 @@ def _placed(written: Path, path: Path) -> tuple[Path, ...]:
     return tuple(path.with_name(part.name) for part in parts)
 
 
-def _examples(model: CamModel, pixels: bool, dynamic: bool) -> list[Tensor]:
-    """Inputs: two of the usual size, and of other numbers and sizes what the graph should take."""
-    side, channels, step = model.preprocessing.size, model.network.channels, 2 * model.head.stride
+def _examples(model: CamModel, pixels: bool) -> list[Tensor]:
+    """Inputs: `SQUARES` of the usual size and other numbers, and two of other sizes."""
+    side, channels, step = model.preprocessing.size, model.network.channels, model.head.stride
     sizes = [(2, side, side), (1, side, side), (3, side, side)]
-    if dynamic:
-        sizes += [(2, side, side + step), (1, side + step, side)]
+    # Sides of even and of odd numbers of cells: camtool's own inputs have both.
+    sizes += [(2, side, side + step), (1, side + 2 * step, side)]
     generator = torch.Generator().manual_seed(0)
     made = []
     for number, height, width in sizes:
@@ -125,26 +191,121 @@ def _examples(model: CamModel, pixels: bool, dynamic: bool) -> list[Tensor]:
     return made
 
 
-def _traced(
-    graph: MapGraph, example: Tensor, pixels: bool, dynamic: bool, name: str
-) -> torch.export.ExportedProgram:
-    """The graph as torch.export sees it."""
+@torch.no_grad()
+def _prove(model: CamModel, graph: MapGraph, inputs: Tensor) -> None:
+    """Refuse a graph whose maps are not the model's own: one matrix may not be all of its head.
+
+    Raises:
+        ExportError: They are not.
+    """
+    rows = sorted({round(row) for row in np.linspace(0, len(graph.classes) - 1, PROVED)})
+    chosen = [graph.classes[row] for row in rows]
+    own = model.explain_tensor(graph.normalized(inputs), [chosen] * len(inputs))
+    maps = graph(inputs)[1][:, rows].numpy()
+    if _apart(np.stack([each.maps for each in own]), maps) > TOLERANCE:
+        raise ExportError(
+            f"{model.network.name}: what follows {model.head.features} weighs each place by "
+            "itself, so that its maps are no matrix times the features; only those that are can be "
+            "exported"
+        )
+
+
+@torch.no_grad()
+def _check_branches(graph: MapGraph, examples: Sequence[Tensor]) -> None:
+    """Refuse a network that calls other functions on other sizes, which no one graph does.
+
+    Swin transformers, for one, shift their windows only where there are several.
+
+    Raises:
+        ExportError: It does, or it can't run on them.
+    """
+    usual, *others = (examples[0], *examples[SQUARES:])
+    calls = _calls(graph, usual)
+    for inputs in others:
+        try:
+            same = _calls(graph, inputs) == calls
+        except Exception as error:
+            # The network's own code may raise anything on an input that it was not made for.
+            raise ExportError(f"it can't run on other sizes ({line_of(error)})") from None
+        if not same:
+            raise ExportError("the network's code takes other ways on other sizes")
+
+
+def _calls(graph: MapGraph, inputs: Tensor) -> list[str]:
+    mode = _Calls()
+    with mode:
+        graph(inputs)
+    return mode.names
+
+
+class _Calls(TorchFunctionMode):
+    """Names of the functions that are called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        self.names.append(getattr(func, "__name__", ""))
+        return func(*args, **(kwargs or {}))
+
+
+class _Terms(TorchFunctionMode):
+    """Stops a trace whose sizes become terms so long that simplifying them takes for ever."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        output = func(*args, **(kwargs or {}))
+        if isinstance(output, Tensor) and any(map(_is_long, output.shape)):
+            raise ExportError("the network's sizes are no short terms of the input's")
+        return output
+
+
+def _is_long(size: int | torch.SymInt) -> bool:
+    """Whether a size is a term of more than `OPERATIONS`."""
+    return isinstance(size, torch.SymInt) and size.node.expr.count_ops() > OPERATIONS
+
+
+def _traced(graph: MapGraph, example: Tensor, dynamic: bool) -> torch.export.ExportedProgram:
+    """The graph as torch.export sees it, for any number of pictures; of any size if `dynamic`."""
     from torch.export import Dim
 
-    first = 1 if pixels else 2
+    first = 1 if graph.pixels else 2
     sides = {first: Dim.AUTO, first + 1: Dim.AUTO} if dynamic else {}
+    terms = _Terms() if dynamic else nullcontext()
     try:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with torch.no_grad(), _quiet(), terms:
             return torch.export.export(
                 graph, (example,), dynamic_shapes=({0: Dim.AUTO, **sides},), strict=False
             )
+    except ExportError:
+        raise
     except Exception as error:
         # Whatever the network's own code does that can't be traced.
-        line = (str(error).splitlines() or [""])[0]
         raise ExportError(
-            f"{name} can't be traced by torch.export ({type(error).__name__}: {line[:200]})"
+            f"{graph.name} can't be traced by torch.export ({type(error).__name__}: "
+            f"{line_of(error)})"
         ) from None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep from the user what torch tells of its own work: of terms that it can't solve, pages."""
+    log = logging.getLogger("torch.fx.experimental.symbolic_shapes")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        log.addFilter(_nothing)
+        try:
+            yield
+        finally:
+            log.removeFilter(_nothing)
+
+
+def _nothing(record: logging.LogRecord) -> bool:
+    return False
 
 
 def _onnx(program: torch.export.ExportedProgram, path: Path, facts: str) -> Run:
@@ -152,11 +313,21 @@ def _onnx(program: torch.export.ExportedProgram, path: Path, facts: str) -> Run:
     _needed()
     import onnx
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        made = torch.onnx.export(
-            program, (), dynamo=True, verbose=False, input_names=["input"], output_names=[*OUTPUTS]
-        )
+    try:
+        with _quiet():
+            made = torch.onnx.export(
+                program,
+                (),
+                dynamo=True,
+                verbose=False,
+                input_names=["input"],
+                output_names=[*OUTPUTS],
+            )
+    except torch.onnx.OnnxExporterError as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        raise ExportError(f"torch can't convert it to ONNX ({line_of(cause)})") from None
     assert made is not None
     made.save(path)
     document = onnx.load(path)
@@ -206,9 +377,8 @@ def _name_sizes(document: Any) -> None:
 
 def _program(program: torch.export.ExportedProgram, path: Path, facts: str) -> Run:
     """Write what torch.export saves; what runs it."""
-    with warnings.catch_warnings():
-        # It tells of tensors that share memory, which are whole on the CPU.
-        warnings.simplefilter("ignore")
+    # It would tell of tensors that share memory, which are whole on the CPU.
+    with _quiet():
         torch.export.save(program, path, extra_files={KEY: facts})
     loaded = torch.export.load(path).module()
 
@@ -221,15 +391,26 @@ def _program(program: torch.export.ExportedProgram, path: Path, facts: str) -> R
 
 @torch.no_grad()
 def _difference(graph: MapGraph, run: Run, inputs: Tensor) -> float:
-    """Most that logits or maps differ, of their range over the batch."""
-    pairs = zip(graph(inputs), run(inputs), strict=True)
-    parts = [(ours.numpy(), theirs) for ours, theirs in pairs]
-    if any(ours.shape != theirs.shape for ours, theirs in parts):
+    """Most that logits or maps differ, of their range over the batch.
+
+    Raises:
+        ExportError: The graph can't run on such inputs.
+    """
+    try:
+        found = run(inputs)
+    except Exception as error:
+        # ONNX Runtime has its own errors, of no common kind.
+        raise ExportError(
+            f"the graph can't run on inputs {tuple(inputs.shape)} ({line_of(error)})"
+        ) from None
+    return max(_apart(ours.numpy(), each) for ours, each in zip(graph(inputs), found, strict=True))
+
+
+def _apart(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> float:
+    """Most that two arrays differ, of the first one's range; without end where one is no number."""
+    if ours.shape != theirs.shape or not np.isfinite(ours - theirs).all():
         return float("inf")
-    return max(
-        float(np.abs(ours - theirs).max() / max(np.ptp(ours), np.finfo(np.float32).tiny))
-        for ours, theirs in parts
-    )
+    return float(np.abs(ours - theirs).max() / max(np.ptp(ours), np.finfo(np.float32).tiny))
 
 
 def _facts(model: CamModel, graph: MapGraph, pixels: bool) -> dict[str, Any]:

@@ -18,12 +18,12 @@ from camtool.networks.state import is_there, line_of
 
 KEY = "camtool"
 """Under which a graph's metadata say what it is."""
-SUFFIX = ".onnx"
+SUFFIXES = (".onnx", ".pt2")
 
 
 def takes(name: str) -> bool:
     """Whether a name is a graph's file."""
-    return name.lower().endswith(SUFFIX) and is_there(Path(name))
+    return name.lower().endswith(SUFFIXES) and is_there(Path(name))
 
 
 def names() -> tuple[str, ...]:
@@ -50,16 +50,22 @@ class GraphNetwork(nn.Module):
     """A graph with the outputs "logits" and "maps" as a module.
 
     Args:
-        running: An ONNX Runtime session.
+        path: Its file, which is read again where the module is copied or sent.
+        running: An ONNX Runtime session of it.
         facts: What the file says of it.
     """
 
-    def __init__(self, running: Any, facts: dict[str, Any]) -> None:
+    def __init__(self, path: Path, running: Any, facts: dict[str, Any]) -> None:
         super().__init__()
         self._session, self._pixels = running, bool(facts["pixels"])
+        self._made_of = path.absolute(), facts
         spec = facts["preprocessing"]
         self._mean, self._std = (torch.tensor(spec[key]).view(-1, 1, 1) for key in ("mean", "std"))
         self.max_error = float(facts["network"]["head"]["max_error"])
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickled as its file's path: a session holds what can't be sent."""
+        return _opened, self._made_of
 
     def class_maps(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Maps float32 [N,classes,h,w] and logits float32 [N,classes], where the inputs are.
@@ -80,6 +86,10 @@ class GraphNetwork(nn.Module):
         return self.class_maps(inputs)[1]
 
 
+def _opened(path: Path, facts: dict[str, Any]) -> GraphNetwork:
+    return GraphNetwork(path, session(path), facts)
+
+
 def load(name: str, weights: str | Path | None, offline: bool = False) -> Network:
     """The network of a graph's file.
 
@@ -90,6 +100,8 @@ def load(name: str, weights: str | Path | None, offline: bool = False) -> Networ
     path = Path(name)
     if weights is not None:
         raise ModelError(f"{path} is a graph and holds its weights; leave --weights out")
+    if path.suffix.lower() != ".onnx":
+        raise ModelError(f"{path}: is for torch.export.load; camtool runs what ends in .onnx")
     try:
         running = session(path)
         facts = json.loads(running.get_modelmeta().custom_metadata_map.get(KEY, "null"))
@@ -117,13 +129,15 @@ def _network(path: Path, running: Any, facts: dict[str, Any]) -> Network:
         )
     lists = {key: tuple(spec[key]) for key in ("mean", "std")}
     return Network(
-        GraphNetwork(running, facts),
+        GraphNetwork(path, running, facts),
         f"{known['name']} ({path.name})",
         path.name,
         _digest(path),
         tuple(map(str, facts["labels"])),
         Preprocessing(spec["size"], spec["resize"], **lists, interpolation=spec["interpolation"]),
         tuple(map(str, facts["synsets"])),
+        channels=int(facts["channels"]),
+        activation=known["activation"],
     )
 
 
@@ -151,5 +165,6 @@ def session(path: Path) -> Any:
         ) from None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3
+    # What it has to say it raises too.
+    options.log_severity_level = 4
     return onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])

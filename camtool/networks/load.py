@@ -159,7 +159,7 @@ def _checked(network: Network) -> Network:
             f"{network.name}: its weights are not finite numbers (NaN or infinity in "
             f"{shown(odd)}); the training diverged, or they were saved damaged"
         )
-    channels = channels_of(network.module)
+    channels = channels_of(network.module, network.channels)
     spec = network.preprocessing.for_channels(channels)
     notes = network.notes
     if spec is not network.preprocessing:
@@ -170,15 +170,15 @@ def _checked(network: Network) -> Network:
     return replace(network, preprocessing=spec, channels=channels, notes=notes)
 
 
-def channels_of(module: nn.Module) -> int:
-    """Input channels: what the first convolution takes.
+def channels_of(module: nn.Module, unknown: int = 3) -> int:
+    """Input channels: what the first convolution takes; `unknown` where there is none.
 
     Parts may be listed in another order than they run in. So where a later one takes 3, and not
     from the first one listed, it is 3.
     """
     first = first_convolution(module)
     if first is None:
-        return 3
+        return unknown
     convolutions = (part for part in module.modules() if isinstance(part, nn.Conv2d))
     colours = first[1].out_channels != 3 and any(part.in_channels == 3 for part in convolutions)
     return 3 if colours else first[1].in_channels

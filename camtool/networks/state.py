@@ -304,6 +304,6 @@ def shown(names: Iterable[str], most: int = 3) -> str:
     return ", ".join(name if len(name) <= 80 else name[:79] + "…" for name in some) + more
 
 
-def line_of(error: Exception) -> str:
+def line_of(error: BaseException) -> str:
     """The first line of an error's message; its kind where it has none."""
     return (str(error).splitlines() or [type(error).__name__])[0]
