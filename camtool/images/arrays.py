@@ -81,7 +81,9 @@ def rgb_from(pixels: NDArray[Any], name: str, max_pixels: int) -> NDArray[np.uin
 
 def _check_size(pixels: NDArray[Any], name: str, max_pixels: int) -> None:
     height, width = pixels.shape[:2]
-    if not 0 < height * width <= max_pixels:
+    if not pixels.size:
+        raise ImageError(name, f"has {width}×{height} pixels: none at all")
+    if height * width > max_pixels:
         raise ImageError(name, f"has {width}×{height} pixels; the limit is {max_pixels:,}")
 
 
