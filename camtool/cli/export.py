@@ -62,8 +62,11 @@ def export(
         cam = network.load()
         common.tell_of(cam)
         classes = [_one(choice) for choice in cam.resolve(target)] or None
-        with waiting("tracing the network, and comparing the graph with it"):
-            done = export_model(cam, output, classes, pixels=pixels)
+        try:
+            with waiting("tracing the network, and comparing the graph with it"):
+                done = export_model(cam, output, classes, pixels=pixels)
+        except OSError as error:
+            common.usage(f"{output}: can't be written ({error.strerror or error})")
     _tell(cam, done, as_json)
 
 

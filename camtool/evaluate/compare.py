@@ -66,6 +66,8 @@ def compare(
     Raises:
         EvaluationError: No picture could be measured, or a process was killed.
     """
+    if "sanity" in metrics and next(models[0].network.module.parameters(), None) is None:
+        raise EvaluationError("sanity draws weights anew, and this network has none of torch")
     settings = MapSettings.of(models[0])
     if "localization" in metrics:
         dataset = match_labels(dataset, settings.labels, settings.synsets)

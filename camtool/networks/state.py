@@ -190,6 +190,11 @@ def _check_archive(path: Path) -> None:
         entries = archive.infolist()
         _check_size(path, sum(entry.file_size for entry in entries))
         names = {entry.filename.rsplit("/", 1)[-1] for entry in entries}
+        if "archive_format" in names:
+            raise ModelError(
+                f"{path}: is a program of torch.export, which is not run; export it as .onnx, or "
+                "name the network that it was made from"
+            )
         if "constants.pkl" in names:
             raise ModelError(
                 f"{path}: is a TorchScript archive, a program; save its weights alone: "

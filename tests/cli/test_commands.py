@@ -109,6 +109,25 @@ def test_inspect_refuses_with_the_reason(tmp_path: Path) -> None:
     assert len(result.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
+def test_a_graph_that_can_not_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    path = tmp_path / "file" / "net.pt2"
+    result = _run("export", "squeezenet1_1", "-w", "random", "--size", "64", "-o", str(path))
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1] == f"camtool: {path}: can't be written (Not a directory)"
+
+
+def test_a_program_of_torch_export_is_named_as_one(tmp_path: Path) -> None:
+    path = tmp_path / "net.pt2"
+    program = torch.export.export(torch.nn.Linear(2, 2), (torch.zeros(1, 2),))
+    torch.export.save(program, path)
+    result = _run("inspect", str(path))
+    assert result.exit_code == 3
+    assert "is a program of torch.export" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
 def test_weights_list(no_cache: Path) -> None:
     every = _run("weights", "list")
     assert every.exit_code == 0

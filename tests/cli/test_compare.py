@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 import camtool
 from camtool.cli import app
 from camtool.evaluate import compare, lanes
+from camtool.export import export_model
 
 METHODS = "cam,gradcam,eigencam"
 
@@ -156,6 +157,16 @@ def test_wrong_usage_is_one_line(run, words, said):
     assert done.exit_code == 2
     assert said in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_a_graph_has_no_weights_to_draw_anew(data, tiny, tmp_path):
+    graph = tmp_path / "net.onnx"
+    export_model(camtool.load(tiny, device="cpu"), graph)
+    words = ["evaluate", data, "--format", "csv", "-m", graph, "--metrics", "sanity"]
+    done = CliRunner().invoke(app, [str(word) for word in words])
+    assert (done.exit_code, type(done.exception)) == (2, SystemExit)
+    assert "sanity draws weights anew" in done.stderr
 
 
 @pytest.mark.parametrize("words", [(), ("--metrics", "localization")])
