@@ -480,8 +480,11 @@ class CamModel:
             ImageError: A picture can't be read.
             TargetError: A target matches no class, or several.
             ValueError: The list of targets is not as long as that of the pictures.
+            TypeError: `sources` is one path, or the bytes of one picture.
         """
         _at_least_one(topk, batch_size)
+        if isinstance(sources, (str, bytes)):
+            raise TypeError("explain_batch takes a list of pictures; explain takes one")
         sources = list(sources)
         choices = [self.resolve(each) for each in for_each(targets, len(sources))]
         prepared = [self.prepare(source) for source in sources]

@@ -297,6 +297,9 @@ def test_wrong_arguments() -> None:
         camtool.load(Brightness(), size=3)
     with pytest.raises(ValueError, match="must be 1 or more"):
         BRIGHT["whole"].explain(_picture(9, 9), topk=0)
+    for one in ("photo.jpg", b"bytes of one"):
+        with pytest.raises(TypeError, match="explain takes one"):
+            BRIGHT["whole"].explain_batch(one)
     with pytest.raises(ModelError, match="dtype 'int8'"):
         camtool.load(Brightness(), dtype="int8")
     for device in ("gpu", "cuda:99", "meta"):

@@ -234,7 +234,13 @@ UNLIKELY = 0.15
 
 
 def _caution(explanation: Explanation) -> None:
-    """Say where not even the best class is likely."""
+    """Say where not even the best class is likely, or where it is compared with itself."""
+    # Two classes may have one label; their logits differ.
+    if explanation.versus[0] == explanation.labels[0] and explanation.logits[0] == 0:
+        common.say(
+            f"{explanation.name}: its best class is {explanation.labels[0]} itself; --versus next "
+            "compares it with the runner-up"
+        )
     best = explanation.probability()
     if best is not None and explanation.rank() == 1 and best < UNLIKELY:
         classes = len(explanation.all_logits)

@@ -384,6 +384,11 @@ def test_versus_shows_the_difference_and_both_alone(explain, here: Path, answer)
     assert told == [(1, "cat"), (1, None), (0, None)]
     assert "cat rather than" in explain(here / "one.png", "--versus", "dog", "-t", "cat").stdout
     assert explain(here / "one.png", "--versus", "nonsense").exit_code == 2
+    same = explain(here / "one.png", "--versus", "cat", "-t", "cat")
+    assert (same.exit_code, "not of 'cat' with itself" in same.stderr) == (2, True)
+    itself = explain(here / "one.png", "--versus", first["index"])
+    assert f"its best class is {first['label']} itself" in itself.stderr
+    assert "itself" not in explain(here / "one.png", "--versus", second["index"]).stderr
 
 
 def _explored(page: Path):
