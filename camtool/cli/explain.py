@@ -152,8 +152,10 @@ class _Writer:
             common.usage("explain writes here; camtool batch writes to an address too")
         if output is not None and output.suffix and not output.is_dir():
             fits = ("html",) if output.suffix.lower() == ".html" else ("panel",)
-            if pictures > 1 or views.kinds != fits:
+            if pictures > 1 or len(views.kinds) > 1:
                 common.usage(f"--output {output} names one file; give a folder for several")
+            if views.kinds != fits:
+                common.usage(f"--output {output} is a file for --save {fits[0]}; give a folder")
             self._named = output
         self._places = Places(None if self._named else output)
         self._views = views

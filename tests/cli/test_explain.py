@@ -397,6 +397,20 @@ def _explored(page: Path):
     return json.loads(data[1])
 
 
+@pytest.mark.parametrize(
+    ("name", "words", "reason"),
+    [
+        ("x.html", (), "is a file for --save html; give a folder"),
+        ("x.png", ("--save", "html"), "is a file for --save panel; give a folder"),
+        ("x.png", ("--save", "none"), "is a file for --save panel; give a folder"),
+        ("x.png", ("--save", "panel,html"), "names one file; give a folder for several"),
+    ],
+)
+def test_a_file_of_another_kind_is_wrong_usage(explain, here, name, words, reason) -> None:
+    result = explain(here / "one.png", "-o", here / name, *words)
+    assert (result.exit_code, result.stderr) == (2, f"camtool: --output {here / name} {reason}\n")
+
+
 def test_the_explorer_holds_every_class_and_the_other_files_those_asked_for(explain, here) -> None:
     result = explain(here / "one.png", "--save", "html,npz", "-k", 2, "--json")
     image = json.loads(result.stdout)["images"][0]
