@@ -77,12 +77,20 @@ def explain(
         sources, own = sources_of(paths)
         if own:
             common.say(f"{own:,} of camtool's own pictures were left out")
-        idle = {"topk": "with --target or --versus"} if target or versus else {}
-        common.warn_idle(context, looks.idle(views) | idle)
+        clips = [source for source in sources if is_clip(source)]
+        idle = looks.idle(views)
+        if target or versus:
+            idle["topk"] = "with --target or --versus"
+        if clips and len(clips) == len(sources):
+            # Their maps are drawn, whatever --save says.
+            unused = dict.fromkeys(("save", "topk", "max_pixels"), "for videos")
+            idle = looks.idle(replace(views, kinds=("overlay",))) | unused
+        common.warn_idle(context, idle)
+        if clips and target and len(target) > 1:
+            common.say(f"a video shows one class; here it is {target[0]}")
         writer = _Writer(output, len(sources), views, as_json)
         cam = network.load()
         targets = _targets(target, versus)
-        clips = [source for source in sources if is_clip(source)]
         sources = [source for source in sources if not is_clip(source)]
         writer.explain_clips(cam, clips, targets, batch_size)
         first = len(targets) if targets else topk
