@@ -336,7 +336,7 @@ def _print(result: EvaluationResult) -> None:
 
 def _tell_problems(problems: Sequence[Problem], file: str) -> None:
     if problems:
-        common.say(f"{len(problems):,} things in the data set could not be used as they stand:")
+        common.say(f"what could not be used of the data set as it stands ({len(problems):,}):")
         for problem in problems[:10]:
             common.say(f"  {problem.path}: {problem.reason}")
         if len(problems) > 10:
