@@ -299,7 +299,7 @@ def test_wrong_arguments() -> None:
         BRIGHT["whole"].explain(_picture(9, 9), topk=0)
     for one in ("photo.jpg", b"bytes of one"):
         with pytest.raises(TypeError, match="explain takes one"):
-            BRIGHT["whole"].explain_batch(one)
+            BRIGHT["whole"].explain_batch(one)  # type: ignore[arg-type]
     with pytest.raises(ModelError, match="dtype 'int8'"):
         camtool.load(Brightness(), dtype="int8")
     for device in ("gpu", "cuda:99", "meta"):
@@ -582,7 +582,7 @@ class Resized(torch.nn.Module):
         self.fc = torch.nn.Linear(8, 4)
 
     def forward(self, x):
-        features, places = self.conv(x), self.places
+        features, places = self.conv(x), self.places[:]
         if features.shape[2:] != places.shape[2:]:
             places = torch.nn.functional.interpolate(places.mul(1.0), features.shape[2:])
         return self.fc((features + places).mul(2.0).mean((2, 3)).tanh())
