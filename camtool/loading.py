@@ -108,7 +108,7 @@ def network_of(
         ModelError: There is no such network, or it can't be had.
         HeadError: Nothing in it says where its logits come from.
     """
-    first = before_download(model, weights)
+    first = before_download(model, weights, offline=offline)
     if first is not None:
         module = _answering(first.module, output)
         find_head(module, first.preprocessing.size, first.channels)

@@ -137,18 +137,27 @@ class CamModel:
         return target, module
 
     def _takes_other_shapes(self, size: int) -> bool:
-        """Whether the network runs on an input that is no square, two cells wider."""
+        """Whether the network runs on an input that is no square, two cells wider.
+
+        And whether it comes by its cut there: it may call other functions on its way, as where
+        embeddings of places are resized.
+        """
         square = probe_input(self._module, size, self.network.channels)
-        wider = square.new_zeros((*square.shape[:3], size + 2 * self.head.stride))
+        wider = nn.functional.pad(square, (0, 2 * self.head.stride))
         try:
             with evaluating(self._module), torch.no_grad():
-                self._module(wider)
+                if not isinstance(self.head, TailHead):
+                    self._module(wider)
+                    return True
+                forward = self.head.forward(self._module, self._module, wider)
+                again = forward.tail(forward.features)
         except torch.OutOfMemoryError:
             raise
         except Exception:
             # The network's own code may raise anything on an input that it was not made for.
             return False
-        return True
+        spread = forward.logits.abs().max()
+        return bool((again - forward.logits).abs().max() <= 0.01 * spread)
 
     def _cast(self) -> nn.Module:
         """The module in the body's number format; the original where it is that already."""
@@ -422,8 +431,11 @@ class CamModel:
             ImageError: A picture can't be read.
             TargetError: A target matches no class, or several.
             ValueError: The list of targets is not as long as that of the pictures.
+            TypeError: `sources` is one path, or the bytes of one picture.
         """
         _at_least_one(topk, batch_size)
+        if isinstance(sources, (str, bytes)):
+            raise TypeError("explain_batch takes a list of pictures; explain takes one")
         sources = list(sources)
         choices = [self.resolve(each) for each in for_each(targets, len(sources))]
         prepared = [self.prepare(source) for source in sources]

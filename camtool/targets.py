@@ -74,7 +74,7 @@ def choices_of(targets: Target | Sequence[Target] | None, labels: Sequence[str])
     """Class indices of one picture's targets; empty for None.
 
     Raises:
-        TargetError: One matches no class, or several.
+        TargetError: One matches no class, or several; or a pair is the same class twice.
         ValueError: A pair holds not two targets.
     """
     if targets is None:
@@ -88,6 +88,8 @@ def _choice(target: Target, labels: Sequence[str]) -> Choice:
         if len(target) != 2:
             raise ValueError(f"a contrast is a pair of classes, not {target!r}")
         one, other = (_index(each, labels) for each in target)
+        if one == other:
+            raise TargetError(f"a contrast is of two classes, not of {target[0]!r} with itself")
         return one, other
     return _index(target, labels)
 

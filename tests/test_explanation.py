@@ -86,6 +86,8 @@ def test_boxes_are_largest_first_and_inside(whole) -> None:
 def test_overlay_has_the_pictures_size(whole) -> None:
     assert whole.overlay().size == (150, 90)
     assert whole.overlay(2, boxes=True, signed=True).size == (150, 90)
+    with pytest.raises(IndexError):
+        whole.overlay(len(whole.labels))
     assert np.any(np.asarray(whole.overlay(0)) != np.asarray(whole.overlay(2)))
     last, same = (np.asarray(whole.overlay(k)) for k in (-1, 2))
     np.testing.assert_array_equal(last, same)

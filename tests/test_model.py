@@ -298,6 +298,9 @@ def test_wrong_arguments() -> None:
         camtool.load(Brightness(), size=3)
     with pytest.raises(ValueError, match="must be 1 or more"):
         BRIGHT["whole"].explain(_picture(9, 9), topk=0)
+    for one in ("photo.jpg", b"bytes of one"):
+        with pytest.raises(TypeError, match="explain takes one"):
+            BRIGHT["whole"].explain_batch(one)  # type: ignore[arg-type]
     with pytest.raises(ModelError, match="dtype 'int8'"):
         camtool.load(Brightness(), dtype="int8")
     for device in ("gpu", "cuda:99", "meta"):
@@ -598,6 +601,32 @@ class Three(nn.Module):
 
     def forward(self, x):
         return self.fc(self.two(self.one(x).relu()).relu().mean((2, 3)))
+
+
+class Resized(torch.nn.Module):
+    """What it knows of places is resized for other inputs, by a function that makes its cut too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = torch.nn.Conv2d(3, 8, 8, 8)
+        self.places = torch.nn.Parameter(torch.randn(1, 8, 8, 8))
+        self.fc = torch.nn.Linear(8, 4)
+
+    def forward(self, x):
+        features, places = self.conv(x), self.places[:]
+        if features.shape[2:] != places.shape[2:]:
+            places = torch.nn.functional.interpolate(places.mul(1.0), features.shape[2:])
+        return self.fc((features + places).mul(2.0).mean((2, 3)).tanh())
+
+
+def test_a_network_that_goes_another_way_on_other_shapes_gets_squashed_pictures() -> None:
+    model = camtool.load(Resized(), preprocessing=camtool.Preprocessing(size=64))
+    assert model.fit == "squash"
+    found = model.explain(_picture(90, 40), topk=2)
+    assert found.exact
+    square = camtool.load(Resized(), preprocessing=camtool.Preprocessing(size=64), fit="squash")
+    np.testing.assert_array_equal(found.maps, square.explain(_picture(90, 40), topk=2).maps)
 
 
 @pytest.mark.parametrize(

@@ -210,7 +210,7 @@ def _tell(summary: Summary, plan: Plan) -> None:
     if summary.changed:
         lines.append(f"{summary.changed:,} changed meanwhile: the same command does them again.")
     if summary.skipped:
-        lines.append(f"{summary.skipped:,} files are no pictures.")
+        lines.append(f"Files that are no pictures: {summary.skipped:,}.")
     if summary.own:
         lines.append(f"{summary.own:,} of camtool's own were left out.")
     look = plan.output / ("report.html" if plan.report else f"results.{plan.formats[0]}")

@@ -123,8 +123,14 @@ def _told() -> Iterator[None]:
     with leaving(), common.exits():
         try:
             yield
-        except (EvaluationError, OSError) as error:
+        except EvaluationError as error:
             common.usage(str(error))
+        except OSError as error:
+            common.usage(_reason(error))
+
+
+def _reason(error: OSError) -> str:
+    return f"{error.filename}: {error.strerror}" if error.filename else str(error)
 
 
 def _refuse(
@@ -172,7 +178,9 @@ def _read(data: Path, data_format: DataFormat, images: Path | None, limit: int |
 
     try:
         dataset = read_dataset(data, data_format, images)
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        common.usage(_reason(error))
+    except ValueError as error:
         common.usage(f"{data}: {error}")
     return dataset if limit is None else dataset.evenly(limit)
 
@@ -264,7 +272,7 @@ def _write_comparison(output: Path, result: Comparison, tell: Callable[[str], No
         for name, text in files.items():
             write_atomically(output / name, text.encode())
     except OSError as error:
-        common.say(f"{output} can't be written: {error}")
+        common.say(f"{output}: can't be written ({error.strerror or error})")
         raise typer.Exit(common.SOME_FAILED) from None
     tell(f"{', '.join(files)} are in {output}")
 
@@ -329,7 +337,7 @@ def _print(result: EvaluationResult) -> None:
 
 def _tell_problems(problems: Sequence[Problem], file: str) -> None:
     if problems:
-        common.say(f"{len(problems):,} things in the data set could not be used as they stand:")
+        common.say(f"what could not be used of the data set as it stands ({len(problems):,}):")
         for problem in problems[:10]:
             common.say(f"  {problem.path}: {problem.reason}")
         if len(problems) > 10:
@@ -342,7 +350,7 @@ def _write(output: Path, result: EvaluationResult, tell: Callable[[str], None]) 
     try:
         *others, last = write_files(output, result)
     except OSError as error:
-        common.say(f"{output} can't be written: {error}")
+        common.say(f"{output}: can't be written ({error.strerror or error})")
         raise typer.Exit(common.SOME_FAILED) from None
     tell(f"{', '.join(others)} and {last} are in {output}")
     if "curves.png" not in (*others, last):

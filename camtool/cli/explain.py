@@ -77,12 +77,20 @@ def explain(
         sources, own = sources_of(paths)
         if own:
             common.say(f"{own:,} of camtool's own pictures were left out")
-        idle = {"topk": "with --target or --versus"} if target or versus else {}
-        common.warn_idle(context, looks.idle(views) | idle)
+        clips = [source for source in sources if is_clip(source)]
+        idle = looks.idle(views)
+        if target or versus:
+            idle["topk"] = "with --target or --versus"
+        if clips and len(clips) == len(sources):
+            # Their maps are drawn, whatever --save says.
+            unused = dict.fromkeys(("save", "topk", "max_pixels"), "for videos")
+            idle = looks.idle(replace(views, kinds=("overlay",))) | unused
+        common.warn_idle(context, idle)
+        if clips and target and len(target) > 1:
+            common.say(f"a video shows one class; here it is {target[0]}")
         writer = _Writer(output, len(sources), views, as_json)
         cam = network.load()
         targets = _targets(target, versus)
-        clips = [source for source in sources if is_clip(source)]
         sources = [source for source in sources if not is_clip(source)]
         writer.explain_clips(cam, clips, targets, batch_size)
         first = len(targets) if targets else topk
@@ -152,8 +160,10 @@ class _Writer:
             common.usage("explain writes here; camtool batch writes to an address too")
         if output is not None and output.suffix and not output.is_dir():
             fits = ("html",) if output.suffix.lower() == ".html" else ("panel",)
-            if pictures > 1 or views.kinds != fits:
+            if pictures > 1 or len(views.kinds) > 1:
                 common.usage(f"--output {output} names one file; give a folder for several")
+            if views.kinds != fits:
+                common.usage(f"--output {output} is a file for --save {fits[0]}; give a folder")
             self._named = output
         self._places = Places(None if self._named else output)
         self._views = views
@@ -234,7 +244,13 @@ UNLIKELY = 0.15
 
 
 def _caution(explanation: Explanation) -> None:
-    """Say where not even the best class is likely."""
+    """Say where not even the best class is likely, or where it is compared with itself."""
+    # Two classes may have one label; their logits differ.
+    if explanation.versus[0] == explanation.labels[0] and explanation.logits[0] == 0:
+        common.say(
+            f"{explanation.name}: its best class is {explanation.labels[0]} itself; --versus next "
+            "compares it with the runner-up"
+        )
     best = explanation.probability()
     if best is not None and explanation.rank() == 1 and best < UNLIKELY:
         classes = len(explanation.all_logits)

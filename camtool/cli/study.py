@@ -128,7 +128,7 @@ def study(
     except (StudyError, SourceError) as error:
         common.usage(str(error))
     except OSError as error:
-        common.say(f"{output} can't be written: {error}")
+        common.say(f"{output}: can't be written ({error.strerror or error})")
         raise typer.Exit(common.SOME_FAILED) from None
     if as_json:
         print(json.dumps(document))

@@ -17,7 +17,7 @@ from camtool.clips.frames import count, frames
 from camtool.clips.write import writing
 from camtool.engines.engine import Failed
 from camtool.engines.stream import explain_stream
-from camtool.files import replacing
+from camtool.files import make_folders, replacing
 from camtool.folder.results import cell
 from camtool.images import ImageError
 from camtool.views import text
@@ -104,10 +104,12 @@ def explain_clip(
         ImportError: PyAV is missing.
     """
     total = count(source)
+    # Before the work: a folder that can't be made is no reason to lose it.
+    make_folders(base.parent)
     if target is None:
         target = likeliest(model, source, max(1, total // LOOKED_AT), batch_size)
     moments = []
-    for moment in _moments(model, source, target, batch_size):
+    for moment in _moments(model, source, target, batch_size, warn):
         moments.append(moment)
         progress(len(moments), 2 * total)
     scale = _scale(moments, views)
@@ -132,11 +134,13 @@ def likeliest(model: CamModel, source: Path, step: int, batch_size: int) -> int:
     return int((odds / odds.sum(1, keepdims=True)).mean(0).argmax())
 
 
-def _moments(model: CamModel, source: Path, target: Target, batch_size: int) -> Iterator[Moment]:
+def _moments(
+    model: CamModel, source: Path, target: Target, batch_size: int, warn: Callable[[str], None]
+) -> Iterator[Moment]:
     times: list[float] = []
 
     def images() -> Iterator[NDArray[np.uint8]]:
-        for frame in frames(source):
+        for frame in frames(source, warn):
             times.append(frame.seconds)
             yield frame.image
 

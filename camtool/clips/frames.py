@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -86,15 +86,15 @@ def count(path: Path) -> int:
         return sum(1 for packet in container.demux(stream) if packet.size)
 
 
-def frames(path: Path) -> Iterator[Frame]:
+def frames(path: Path, warn: Callable[[str], None] = lambda _: None) -> Iterator[Frame]:
     """The frames of a video, in the order in which they are shown.
 
-    Of a file that is damaged those before the damage are given.
+    Of a file that is damaged or cut off those before that are given, and `warn` is told.
 
     Raises:
         ImageError: It can't be opened, or holds no frame that can be decoded.
     """
-    found = False
+    end: float | None = None
     with opened(path) as container:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
@@ -102,14 +102,20 @@ def frames(path: Path) -> Iterator[Frame]:
             for frame in container.decode(stream):
                 if frame.pts is None:
                     continue
-                found = True
+                end = float((frame.pts + (frame.duration or 0)) * frame.time_base)
                 yield Frame(_turned(frame), frame.pts, frame.time_base)
         except (OSError, ValueError) as error:
             # PyAV's errors are both, by their kind.
-            if not found:
+            if end is None:
                 raise ImageError(display_name(path), f"can't be decoded ({error})") from None
-    if not found:
-        raise ImageError(display_name(path), "holds no frame")
+        if end is None:
+            raise ImageError(display_name(path), "holds no frame")
+        length = (container.duration or 0) / 1e6
+        if length - end > max(1, length / 10):
+            warn(
+                f"{display_name(path)}: its frames end after {end:.1f} of {length:.1f} seconds; "
+                "the file may be cut off"
+            )
 
 
 def _turned(frame: Any) -> NDArray[np.uint8]:

@@ -15,16 +15,17 @@ from camtool.evaluate.predictions import MapSettings, Prediction
 PUBLISHED: dict[str, dict[str, str]] = {
     "tiny-imagenet": {"top1_loc_best": "43.34 (infoCAM, 2019)"},
     "imagenet": {
-        "top1_loc": "43.60 (GoogLeNet-GAP, Zhou 2016)",
-        "top5_loc": "57.00 (GoogLeNet-GAP, Zhou 2016)",
-        "max_box_acc_v2": "63.7 (ResNet-50, Choe 2020)",
+        "top1_loc": "43.60 (ImageNet, GoogLeNet-GAP, Zhou 2016)",
+        "top5_loc": "57.00 (ImageNet, GoogLeNet-GAP, Zhou 2016)",
+        "max_box_acc_v2": "63.7 (ImageNet, ResNet-50, Choe 2020)",
     },
     "cub": {"max_box_acc_v2": "63.0 (ResNet-50, Choe 2020)"},
 }
-"""Figures that others published for the same data, by its format and a key of `TITLES`.
+"""Figures that others published, by a data set's format and a key of `TITLES`.
 
-Accuracies in percent; where a paper gives errors, 100 minus the error. How boxes were taken and
-which pictures were measured differs from paper to paper: compare with care.
+ImageNet's is the format of other data too, so that those name it. Accuracies in percent; where a
+paper gives errors, 100 minus the error. How boxes were taken and which pictures were measured
+differs from paper to paper: compare with care.
 """
 
 HEADINGS = (

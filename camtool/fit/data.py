@@ -123,7 +123,7 @@ def read_labelled(source: str, form: Form, exclude: Path) -> Found:
         else:
             found.pictures.append(Labelled(picture.source, names))
     if discovered.skipped:
-        found.problem(source, f"{discovered.skipped:,} files are no pictures; left out")
+        found.problem(source, f"files that are no pictures, left out: {discovered.skipped:,}")
     if discovered.own:
         found.problem(source, f"{discovered.own:,} files are camtool's own; left out")
     if not listed:

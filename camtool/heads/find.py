@@ -119,11 +119,15 @@ def _watched(module: nn.Module, inputs: Tensor) -> Seen:
     if reason := _other_task(output):
         raise HeadError(f"the network {reason}")
     logits = logits_of(output)
-    if logits.ndim < 2 or logits[0].numel() != logits.shape[1]:
+    one_each = len(logits) == len(inputs) and logits[0].numel() == logits.shape[1]
+    if not one_each or not logits.is_floating_point():
+        kind = str(logits.dtype).removeprefix("torch.")
         raise HeadError(
-            f"the network's output has shape {tuple(logits.shape)}, not [N,classes]: it does not "
-            "classify pictures"
+            f"the network's output is {kind} {list(logits.shape)} for one picture, not logits "
+            "[N,classes]: it does not classify pictures"
         )
+    if not logits.isfinite().all():
+        raise HeadError("the network's logits are not finite numbers (NaN or infinity)")
     size = (inputs.shape[2], inputs.shape[3])
     pool = None if watch.other is not None else watch.pool
     return Seen(module, inputs, pool, watch.refusal, watch.after, logits, names, size)

@@ -256,7 +256,15 @@ def run(body: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def logits_of(output: Any) -> Tensor:
-    """The logits in whatever a network returns: a tensor, a tuple, a dict or a record."""
+    """The logits in whatever a network returns: a tensor, a tuple, a dict or a record.
+
+    A single logit whose axis was squeezed away, [N] or one number, is given as [N,1].
+    """
+    logits = _logits_in(output)
+    return logits if logits.ndim > 1 else logits.reshape(-1, 1)
+
+
+def _logits_in(output: Any) -> Tensor:
     if isinstance(output, Tensor):
         return output
     if isinstance(output, (tuple, list)) and output and isinstance(output[0], Tensor):

@@ -29,7 +29,7 @@ def array_from(source: Any, name: str) -> NDArray[Any]:
         tensor = source.detach().cpu()
         array: NDArray[Any] = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
         return array.transpose(1, 2, 0) if array.ndim == 3 else array
-    raise ImageError(name, f"is a {type(source).__name__}, not a path, bytes, picture or array")
+    raise ImageError(name, f"is of type {type(source).__name__}, no path, bytes, picture or array")
 
 
 def array_in(stream: BinaryIO, name: str, most: int) -> NDArray[Any]:
@@ -81,7 +81,9 @@ def rgb_from(pixels: NDArray[Any], name: str, max_pixels: int) -> NDArray[np.uin
 
 def _check_size(pixels: NDArray[Any], name: str, max_pixels: int) -> None:
     height, width = pixels.shape[:2]
-    if not 0 < height * width <= max_pixels:
+    if not pixels.size:
+        raise ImageError(name, f"has {width}×{height} pixels: none at all")
+    if height * width > max_pixels:
         raise ImageError(name, f"has {width}×{height} pixels; the limit is {max_pixels:,}")
 
 

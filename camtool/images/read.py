@@ -253,6 +253,8 @@ def _file(source: str | os.PathLike[str], name: str) -> BinaryIO:
     try:
         path = Path(source)
         if path.is_dir():
+            if not os.access(path, os.R_OK | os.X_OK):
+                raise ImageError(name, "is a folder that can't be read")
             raise ImageError(name, "is a folder; give a picture, or use `camtool batch`")
         if path.exists() and not path.is_file():
             raise ImageError(name, "is not a regular file")

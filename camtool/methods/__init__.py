@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from camtool.errors import ModelError
-from camtool.heads import Head
+from camtool.heads import Head, TailHead
 from camtool.methods import gradient, perturbation
-from camtool.methods.cam import cam, class_activation_map
+from camtool.methods.cam import NOT_LINEAR, cam, class_activation_map
 from camtool.methods.integrated import integrated
 from camtool.methods.merge import merged
 from camtool.methods.method import Maps, Method, Settings
@@ -45,12 +45,14 @@ def find_method(name: str, head: Head) -> tuple[str, Method]:
         head: Of the network.
 
     Raises:
-        ModelError: There is none of that name; lists what there is.
+        ModelError: There is none of that name; lists what there is. Or the head is none for it.
     """
     if name == AUTO:
         name = "cam" if head.kind in ("linear", "maps", "given") else "integrated"
     if name not in METHODS:
         raise ModelError(f"method {name!r} is none of {', '.join([AUTO, *METHODS])}")
+    if name == "cam" and isinstance(head, TailHead):
+        raise ModelError(NOT_LINEAR)
     return name, METHODS[name]
 
 

@@ -9,6 +9,11 @@ from camtool.errors import ModelError
 from camtool.heads import Forward
 from camtool.methods.method import Maps, Settings
 
+NOT_LINEAR = (
+    "method cam needs global average pooling and one linear layer; take integrated, whose maps "
+    "add up for every network, or auto"
+)
+
 
 def class_activation_map(features: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Class activation maps of a network that ends in global average pooling and a linear layer.
@@ -58,9 +63,6 @@ def cam(forward: Forward, classes: Tensor, settings: Settings) -> Maps:
         ModelError: The head is of another kind.
     """
     if forward.linear is None:
-        raise ModelError(
-            "method cam needs global average pooling and one linear layer; take integrated, whose "
-            "maps add up for every network, or auto"
-        )
+        raise ModelError(NOT_LINEAR)
     weight, bias = forward.linear(classes)
     return Maps(class_activation_map(forward.features, weight), bias)

@@ -187,6 +187,11 @@ def channels_of(module: nn.Module, unknown: int = 3) -> int:
 def _automatic(weights: str | os.PathLike[str] | None) -> Network:
     """ResNet-50 where its weights are on this machine, else the embedded network."""
     if weights is not None:
+        if not is_there(Path(weights)):
+            raise ModelError(
+                f"{weights}: no such weights file; 'random' and published entries take the name "
+                "of their network too: --model NAME"
+            )
         return checkpoint.load(os.fspath(weights), None)
     found = resnet50_on_this_machine()
     if found is not None:

@@ -7,19 +7,26 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor, jit, nn
+from torch.nn.parameter import is_lazy
 
-from camtool.errors import HeadError
+from camtool.errors import HeadError, ModelError
 from camtool.networks import huggingface, timm
 from camtool.networks.preprocessing import Preprocessing
 from camtool.networks.source import Network, synsets_of
 
 
 def given(module: nn.Module) -> Network:
-    """A module as a network, prepared for as timm's and transformers' records in it say."""
+    """A module as a network, prepared for as timm's and transformers' records in it say.
+
+    Raises:
+        ModelError: It is a program that can't be watched, or its weights have no values.
+    """
     inner: nn.Module = getattr(module, "_orig_mod", module)
-    spec, labels, notes = _facts(inner)
     name = type(inner).__name__
+    if reason := _unusable(inner):
+        raise ModelError(f"{name}: {reason}")
+    spec, labels, notes = _facts(inner)
     return Network(module, name, "as given", None, labels, spec, synsets_of(labels), notes=notes)
 
 
@@ -50,6 +57,16 @@ def _taken(outputs: Any, wanted: int | str) -> Tensor:
         return found
     names = [repr(name) for name, value in there.items() if isinstance(value, Tensor)]
     raise HeadError(f"the network has no output {wanted!r}, but {', '.join(names) or 'one alone'}")
+
+
+def _unusable(module: nn.Module) -> str:
+    if any(isinstance(part, jit.ScriptModule) for part in module.modules()):
+        return "holds TorchScript, which can't be watched; give the module that it was made from"
+    if any(map(is_lazy, module.parameters())):
+        return "has lazy layers without weights yet; run it once on a batch"
+    if any(parameter.is_meta for parameter in module.parameters()):
+        return "has weights without values (they are on `meta`); load them first"
+    return ""
 
 
 def _facts(module: nn.Module) -> tuple[Preprocessing, tuple[str, ...], tuple[str, ...]]:

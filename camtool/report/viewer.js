@@ -154,7 +154,7 @@ class Viewer {
     const numbers = [
       [contrast ? "Difference of logits" : "Logit", decimal(row.logit)],
       ["Peak of the map", `${decimal(row.peak)} logits`],
-      ["Missing of it", logits(row.residual)],
+      ["Missing of the sum", logits(row.residual)],
       ...contrast ? [] : [
         ["Evidence in the box", percent(row.share)], ["Entropy of the map", decimal(row.entropy)],
         ["Box", box || "none"], ["Class number", String(row.number)]],

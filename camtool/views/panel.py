@@ -236,8 +236,12 @@ def overlay_of(
         k: Which of the explained classes.
         boxes: Draw the largest box.
         **look: Fields of `Look`.
+
+    Raises:
+        IndexError: So many classes are not explained.
     """
-    painted = next(overlays_of(explanation, Look(**look), slice(k, k + 1 or None))[0])
+    k = range(len(explanation.labels))[k]
+    painted = next(overlays_of(explanation, Look(**look), slice(k, k + 1))[0])
     return Image.fromarray(draw_boxes(painted, explanation.boxes(k)[:1]) if boxes else painted)
 
 

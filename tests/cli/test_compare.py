@@ -158,6 +158,7 @@ def test_wrong_usage_is_one_line(run, words, said):
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [(), ("--metrics", "localization")])
 def test_a_folder_has_no_localization(run, words):
     done = run(*words, form="folder")

@@ -129,10 +129,11 @@ def test_threads_and_batches_change_no_metric(run, alias):
         (["--labels", "nowhere.txt"], "nowhere.txt"),
     ],
 )
-def test_wrong_usage_says_what_is_possible(run, words, said):
+def test_wrong_usage_says_what_is_possible(run, data, words, said):
     done = run(*words)
     assert done.exit_code in (2, 3)
     assert said in done.stderr
+    assert done.stderr.count(str(data)) <= 1
     assert "Traceback" not in done.output
 
 
@@ -147,7 +148,7 @@ def test_a_folder_that_can_not_be_written_is_told_before_anything_is_computed(ru
     for words in (["-o", tmp_path / "taken"], ["--maps", tmp_path / "taken"]):
         done = run(*words)
         assert done.exit_code == 2
-        assert "taken" in done.stderr
+        assert done.stderr.startswith(f"camtool: {tmp_path / 'taken'}")
         assert len(done.stderr.splitlines()) == 1
         assert done.stdout == ""
 
@@ -158,7 +159,14 @@ def test_what_was_measured_is_printed_even_where_it_can_not_be_written(run, tmp_
     done = run("-o", out)
     assert done.exit_code == 1
     assert "MaxBoxAcc" in done.stdout
-    assert f"{out} can't be written" in done.stderr
+    assert f"{out}: can't be written (Is a directory)" in done.stderr
+
+
+def test_a_file_that_a_format_needs_is_named_alone(run, data):
+    (data / "boxes.csv").unlink()
+    done = run()
+    assert done.exit_code == 2
+    assert done.stderr == f"camtool: {data / 'boxes.csv'}: No such file or directory\n"
 
 
 def test_pictures_without_evidence_are_measured_too(run, data):

@@ -384,12 +384,31 @@ def test_versus_shows_the_difference_and_both_alone(explain, here: Path, answer)
     assert told == [(1, "cat"), (1, None), (0, None)]
     assert "cat rather than" in explain(here / "one.png", "--versus", "dog", "-t", "cat").stdout
     assert explain(here / "one.png", "--versus", "nonsense").exit_code == 2
+    same = explain(here / "one.png", "--versus", "cat", "-t", "cat")
+    assert (same.exit_code, "not of 'cat' with itself" in same.stderr) == (2, True)
+    itself = explain(here / "one.png", "--versus", first["index"])
+    assert f"its best class is {first['label']} itself" in itself.stderr
+    assert "itself" not in explain(here / "one.png", "--versus", second["index"]).stderr
 
 
 def _explored(page: Path):
     """The data of an explorer."""
     data = re.search(r'id="data">(.*?)</script>', page.read_text("utf-8"), re.DOTALL)
     return json.loads(data[1])
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "reason"),
+    [
+        ("x.html", (), "is a file for --save html; give a folder"),
+        ("x.png", ("--save", "html"), "is a file for --save panel; give a folder"),
+        ("x.png", ("--save", "none"), "is a file for --save panel; give a folder"),
+        ("x.png", ("--save", "panel,html"), "names one file; give a folder for several"),
+    ],
+)
+def test_a_file_of_another_kind_is_wrong_usage(explain, here, name, words, reason) -> None:
+    result = explain(here / "one.png", "-o", here / name, *words)
+    assert (result.exit_code, result.stderr) == (2, f"camtool: --output {here / name} {reason}\n")
 
 
 def test_the_explorer_holds_every_class_and_the_other_files_those_asked_for(explain, here) -> None:

@@ -211,8 +211,40 @@ def test_of_a_damaged_video_the_frames_before_the_damage_are_kept(tmp_path):
     source = made(tmp_path / "clip.mkv", 40)
     content = source.read_bytes()
     source.write_bytes(content[: len(content) * 2 // 3])
-    found = [*frames(source)]
+    said: list[str] = []
+    found = [*frames(source, said.append)]
     assert 5 < len(found) < 40
+    seconds = found[-1].seconds + 0.1
+    assert said == [
+        f"{source}: its frames end after {seconds:.1f} of 4.5 seconds; the file may be cut off"
+    ]
+    assert [*frames(made(tmp_path / "whole.mkv", 40), pytest.fail)]
+
+
+def test_the_folder_of_a_video_is_made(invoke, tiny, tmp_path):
+    source = made(tmp_path / "clip.mp4", 2)
+    done = invoke("explain", source, "-m", tiny, "-o", tmp_path / "new" / "folder")
+    assert done.exit_code == 0, done.output
+    made_there = {path.name for path in (tmp_path / "new" / "folder").iterdir()}
+    assert made_there == {"clip.cam.mp4", "clip.cam.csv"}
+
+
+def test_options_that_videos_leave_aside_are_told(invoke, tiny, make_picture, tmp_path):
+    source = made(tmp_path / "clip.mp4", 2)
+    (tmp_path / "one.png").write_bytes(make_picture(0))
+    words = ("-m", tiny, "-k", 2, "--save", "json", "--signed", "--max-pixels", 10**6)
+    alone = invoke("explain", source, *words)
+    assert alone.exit_code == 0, alone.output
+    told = {line for line in alone.stderr.splitlines() if "no effect" in line}
+    assert told == {
+        f"camtool: {option} has no effect for videos"
+        for option in ("--topk", "--save", "--max-pixels")
+    }
+    both = invoke("explain", source, tmp_path / "one.png", *words)
+    assert "--signed has no effect" in both.stderr
+    assert "for videos" not in both.stderr
+    several = invoke("explain", source, "-m", tiny, "-t", "cat", "-t", "dog")
+    assert "a video shows one class; here it is cat" in several.stderr
 
 
 def test_nothing_is_left_of_a_video_that_could_not_be_written_whole(tmp_path):

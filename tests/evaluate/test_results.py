@@ -58,6 +58,8 @@ def test_published_figures_stand_in_a_column_of_their_own(make_result):
     headings, *rows = result.table()
     assert headings == HEADINGS
     assert [row[0] for row in rows if row[-1]] == ["MaxBoxAccV2"]
+    # Other data has this format too.
+    assert all("(ImageNet, " in row[-1] for row in rows if row[-1])
 
 
 def test_every_published_figure_belongs_to_a_format_and_a_metric():

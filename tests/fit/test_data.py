@@ -38,7 +38,7 @@ def test_a_folder_with_all_that_can_be_wrong(coloured) -> None:
     assert "labelled red; both are left out" in said["again.png"]
     assert said["RED"] == "differs from 'red' in case alone; taken for the same class"
     assert said["stray.png"] == "lies in no class's folder; left out"
-    assert said["data"] == "1 files are no pictures; left out"
+    assert said["data"] == "files that are no pictures, left out: 1"
     assert "can't be read" in said["gone.png"]
     assert found.failed == 1
     kept = {(picture.path.name, picture.names) for picture in found.pictures}

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import camtool
-from camtool.errors import HeadError
+from camtool.errors import HeadError, ModelError
 from camtool.heads import features_of, find_head
 from camtool.methods import METHODS, Settings
 
@@ -176,9 +176,12 @@ SMOOTH = {
 REFUSED = {
     "a map for an answer": (
         lambda s, f: s.point(f * f.mean((2, 3), keepdim=True)),
-        "not [N,classes]",
+        "gives a map",
     ),
     "no tensor": (lambda s, f: "cat", "returns str"),
+    "the class alone": (lambda s, f: s.fc(f.mean((2, 3))).argmax(1), "is int64"),
+    "one picture's logits": (lambda s, f: s.fc(f.mean((2, 3)))[0], "not logits [N,classes]"),
+    "NaN": (lambda s, f: s.fc(f.mean((2, 3))) * torch.nan, "logits are not finite"),
     "the mean of the batch": (
         lambda s, f: s.fc((p := f.mean((2, 3))) - p.mean(0, keepdim=True) / 2),
         "mixes the pictures of a batch",
@@ -286,6 +289,35 @@ def test_other_heads_are_refused_with_what_was_found(how: str) -> None:
         find_head(Net(head), SIZE)
     assert reason in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("axes", [(1,), ()])
+@pytest.mark.parametrize("how", ["linear", "not linear"])
+def test_a_single_logit_may_have_lost_its_axis(how: str, axes: tuple[int, ...]) -> None:
+    def head(s, f):
+        pooled = f.mean((2, 3))
+        return s.fc(pooled if how == "linear" else pooled.tanh()).squeeze(*axes)
+
+    net = Net(head, classes=1).eval()
+    model = camtool.load(net, preprocessing=camtool.Preprocessing(size=SIZE))
+    inputs = torch.randn(3, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        wanted = net(inputs)
+    for part in (inputs, inputs[:1]):
+        for found, logit in zip(model.explain_tensor(part), wanted, strict=False):
+            assert found.logits == pytest.approx(logit.numpy()[None], abs=1e-6)
+            total = found.maps.mean() + found.bias + found.residual
+            assert total == pytest.approx(found.logits, abs=1e-6)
+            assert found.exact
+
+
+def test_cam_is_refused_where_no_single_linear_layer_follows() -> None:
+    spec = camtool.Preprocessing(size=SIZE)
+    net = Net(lambda s, f: s.fc(f.mean((2, 3)).tanh()))
+    with pytest.raises(ModelError, match="cam needs global average pooling"):
+        camtool.load(net, method="cam", preprocessing=spec)
+    with pytest.raises(ModelError, match="cam needs global average pooling"):
+        camtool.load(Net(LINEAR["module"]), method="cam", layer="conv", preprocessing=spec)
 
 
 def test_a_network_without_places_is_refused() -> None:

@@ -174,7 +174,7 @@ def test_arrays_of_as_many_channels_are_taken_as_they_are(channels: int) -> None
         (np.zeros((24, 40)), 2, "has shape (24, 40); the network takes 2 channels"),
         (np.full((24, 40, 5), np.inf), 5, "holds values that are not finite"),
         (np.full((24, 40, 5), 1e300), 5, "holds values that are not finite"),
-        (np.zeros((0, 40, 5)), 5, "has 40×0 pixels"),
+        (np.zeros((0, 40, 5)), 5, "has 40×0 pixels: none"),
         (np.zeros((24, 41, 5)), 5, "has 41×24 pixels; the limit is 960"),
         (_encoded(Image.fromarray(COLOURS)), 11, "has 3 channels, the network takes 11"),
         (_encoded(Image.fromarray(COLOURS).convert("RGBA")), 5, "has 4 channels"),

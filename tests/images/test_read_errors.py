@@ -39,14 +39,23 @@ def _encoded(image: Image.Image, form: str, **options) -> bytes:
         (np.full((4, 5, 3), 7.0), "floats must lie in 0..1"),
         (np.full((4, 5, 3), np.nan), "floats must lie in 0..1"),
         (torch.zeros(2, 4, 5, 3), "has shape"),
-        (object(), "is a object, not a path"),
-        (None, "is a NoneType, not a path"),
+        (object(), "is of type object, no path"),
+        (None, "is of type NoneType, no path"),
     ],
 )
 def test_wrong_pixels_say_what_is_wrong(pixels, reason: str) -> None:
     with pytest.raises(ImageError) as caught:
         read_image(pixels)
     assert reason in str(caught.value)
+
+
+def test_a_folder_that_can_not_be_read_is_said_to_be_one(tmp_path, monkeypatch) -> None:
+    with pytest.raises(ImageError, match="is a folder; give a picture"):
+        read_image(tmp_path)
+    # Permissions stop no superuser, who may run this.
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(ImageError, match="is a folder that can't be read"):
+        read_image(tmp_path)
 
 
 def _refusal(source) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import camtool
 from camtool.errors import ModelError
 from camtool.networks import Preprocessing, before_download, hub, load_network
 from camtool.networks.huggingface import PROCESSOR
@@ -284,6 +285,9 @@ def test_offline_asks_nobody(online, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CAMTOOL_OFFLINE", "1")
     with pytest.raises(ModelError, match="offline nothing is downloaded"):
         load_network("hf/OWNER/small")
+    monkeypatch.delenv("CAMTOOL_OFFLINE")
+    with pytest.raises(ModelError, match="offline nothing is downloaded"):
+        camtool.load("hf/OWNER/small", offline=True)
     assert online.asked == []
 
 

@@ -52,6 +52,12 @@ def test_wrong_weights(weights: str, reason: str) -> None:
         load_network("resnet50", weights)
 
 
+@pytest.mark.parametrize("weights", ["random", "DEFAULT"])
+def test_weights_by_name_are_of_a_network_that_is_named(weights: str) -> None:
+    with pytest.raises(ModelError, match="take the name of their network too"):
+        load_network("auto", weights)
+
+
 @pytest.mark.parametrize("form", ["IMAGENET1K_V2", "ResNet50_Weights.IMAGENET1K_V2", "DEFAULT"])
 def test_entries_by_name(form: str) -> None:
     assert zoo.find_entry("resnet50", form).name == "IMAGENET1K_V2"

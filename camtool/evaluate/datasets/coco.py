@@ -36,7 +36,7 @@ def _annotations(root: Path) -> Path:
     files = sorted((root / "annotations").glob("instances_val*.json"))
     if len(files) != 1:
         raise ValueError(
-            f"{root} has {len(files)} files annotations/instances_val*.json: name the file itself"
+            f"holds {len(files)} files annotations/instances_val*.json; name the file itself"
         )
     return files[0]
 
