@@ -102,7 +102,7 @@ def test_a_graph_gives_the_logits_and_maps_that_add_up(name):
 def test_heads_whose_maps_are_no_matrix_are_refused(name, fit, tmp_path):
     head, reason = REFUSED[name]
     with pytest.raises(ExportError, match=reason):
-        export_model(model_of(head, fit=fit), tmp_path / "net.onnx")
+        export_model(model_of(head, fit=fit), tmp_path / "net.pt2")
     assert not [*tmp_path.iterdir()]
 
 
@@ -191,12 +191,12 @@ def test_what_else_can_not_be_exported_is_refused(tmp_path):
     with pytest.raises(ExportError, match=r"called \.onnx or \.pt2"):
         export_model(model, tmp_path / "net.pb")
     with pytest.raises(ExportError, match="method gradcam"):
-        export_model(model_of(HEADS["linear"], method="gradcam"), tmp_path / "net.onnx")
+        export_model(model_of(HEADS["linear"], method="gradcam"), tmp_path / "net.pt2")
     with pytest.raises(ExportError, match="float32"):
-        export_model(model_of(HEADS["linear"], dtype="bfloat16"), tmp_path / "net.onnx")
+        export_model(model_of(HEADS["linear"], dtype="bfloat16"), tmp_path / "net.pt2")
     model.device = torch.device("meta")
     with pytest.raises(ExportError, match="from the CPU, and the network is on meta"):
-        export_model(model, tmp_path / "net.onnx")
+        export_model(model, tmp_path / "net.pt2")
 
 
 def test_a_network_that_reads_values_can_not_be_traced(tmp_path):
@@ -430,18 +430,19 @@ def test_what_a_graph_costs_is_not_known_and_its_weights_can_not_be_drawn(
 def test_where_a_graph_can_not_be_written_is_found_out_first(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(write, "MapGraph", None)
     (tmp_path / "file").touch()
-    (tmp_path / "dir.onnx").mkdir()
+    (tmp_path / "dir.pt2").mkdir()
     for place, reason in (
         ("net.pb", "has to end in .onnx or .pt2"),
-        ("file/net.onnx", "can't be written"),
-        ("dir.onnx", "can't be written"),
+        ("file/net.pt2", "can't be written"),
+        ("dir.pt2", "can't be written"),
     ):
         done = CliRunner().invoke(app, ["export", str(tiny), "-o", str(tmp_path / place)])
         assert (done.exit_code, done.stderr.count(reason)) == (2, 1), done.output
         assert done.stderr.splitlines()[-1].startswith(f"camtool: --output {tmp_path / place}")
-    assert [*(tmp_path / "dir.onnx").iterdir()] == []
+    assert [*(tmp_path / "dir.pt2").iterdir()] == []
 
 
+@pytest.mark.slow
 def test_what_torch_can_not_convert_to_onnx_is_told_in_a_line(tmp_path, monkeypatch):
     def fail(*_, **__):
         try:
