@@ -49,6 +49,6 @@ def load(name: str, weights: str | Path | None, offline: bool = False) -> Networ
     return torchvision.from_state(found, path, state)
 
 
-def random(name: str) -> Network:
+def random(name: str, offline: bool = False) -> Network:
     """Refused: what the file holds is there already."""
     raise ModelError(f"{name} is a checkpoint; random weights are for an architecture's name")

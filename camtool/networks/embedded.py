@@ -80,7 +80,7 @@ def _from_file(path: Path) -> Network:
     )
 
 
-def random(name: str) -> Network:
+def random(name: str, offline: bool = False) -> Network:
     """The architecture as torch initialises it."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

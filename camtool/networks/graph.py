@@ -41,7 +41,7 @@ def fetch(name: str, weights: str | None, offline: bool) -> Path:
     return Path(name)
 
 
-def random(name: str) -> Network:
+def random(name: str, offline: bool = False) -> Network:
     """Refused: what the file holds is there already."""
     raise ModelError(f"{name} is a graph; random weights are for an architecture's name")
 

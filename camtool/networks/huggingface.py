@@ -83,9 +83,9 @@ def load(name: str, weights: str | Path | None, offline: bool = False) -> Networ
     return _network(module, name, path.parent, str(path), digest, notes)
 
 
-def random(name: str) -> Network:
+def random(name: str, offline: bool = False) -> Network:
     """The architecture that a `config.json` describes, with random weights."""
-    folder = _folder(name, offline=False)
+    folder = _folder(name, offline)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return _network(_from_config(name, folder), name, folder, RANDOM, None)

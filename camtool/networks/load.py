@@ -68,7 +68,7 @@ def load_network(
         return _checked(_automatic(weights))
     source, wanted = find_source(name), _wanted(weights)
     if wanted == "random" or (random_if_absent and _is_absent(source, name, wanted)):
-        return _checked(source.random(name))
+        return _checked(source.random(name, offline))
     return _checked(source.load(name, wanted, offline))
 
 
@@ -90,7 +90,7 @@ def before_download(
         return None
     name = os.fspath(model)
     source, wanted = find_source(name), _wanted(weights)
-    return _checked(source.random(name)) if _is_absent(source, name, wanted) else None
+    return _checked(source.random(name, offline)) if _is_absent(source, name, wanted) else None
 
 
 def labels_for(network: Network, labels: Labels, classes: int) -> tuple[str, ...]:

@@ -93,11 +93,11 @@ class Source(Protocol):
             ModelError: It can't be had, or does not fit.
         """
 
-    def random(self, name: str) -> Network:
+    def random(self, name: str, offline: bool) -> Network:
         """The architecture with seeded random weights; nothing large is downloaded for it.
 
         Raises:
-            ModelError: There is no such name.
+            ModelError: There is no such name; or what describes it isn't here, and `offline`.
         """
 
 

@@ -67,11 +67,11 @@ def load(name: str, weights: str | Path | None, offline: bool = False) -> Networ
     return _network(module, name, full, hub.sha256(path))
 
 
-def random(name: str) -> Network:
+def random(name: str, offline: bool = False) -> Network:
     """An architecture with its own random initialisation."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return _network(woken(_create(_place(name, offline=False))), name, RANDOM, None)
+        return _network(woken(_create(_place(name, offline))), name, RANDOM, None)
 
 
 def _network(

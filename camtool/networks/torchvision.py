@@ -94,7 +94,7 @@ def load(name: str, weights: str | Path | None, offline: bool = False) -> Networ
     return from_state(name, path, read_state(path), entry)
 
 
-def random(name: str) -> Network:
+def random(name: str, offline: bool = False) -> Network:
     """An architecture with its own random initialisation."""
     entry = classic_entry(name)
     labels = entry.labels if entry else ()

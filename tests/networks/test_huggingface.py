@@ -282,6 +282,8 @@ def test_offline_asks_nobody(online, monkeypatch: pytest.MonkeyPatch) -> None:
     assert before_download("hf/OWNER/small", offline=True) is None
     with pytest.raises(ModelError, match="offline nothing is downloaded"):
         load_network("hf/OWNER/small", offline=True)
+    with pytest.raises(ModelError, match="offline nothing is downloaded"):
+        load_network("hf/OWNER/small", "random", offline=True)
     monkeypatch.setenv("CAMTOOL_OFFLINE", "1")
     with pytest.raises(ModelError, match="offline nothing is downloaded"):
         load_network("hf/OWNER/small")

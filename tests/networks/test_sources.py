@@ -63,7 +63,7 @@ class Mine:
         module.load_state_dict(torch.load(path))
         return self._network(module, name, str(weights or "best"))
 
-    def random(self, name: str) -> Network:
+    def random(self, name: str, offline: bool) -> Network:
         return self._network(_tiny(), name, "random (seed 0)")
 
     def _network(self, module: nn.Module, name: str, weights: str) -> Network:
@@ -94,7 +94,7 @@ def test_a_network_without_places_is_refused_before_its_weights_are_fetched(
     mine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64 * 64, 3))
-    monkeypatch.setattr(mine, "random", lambda name: mine._network(module, name, "random"))
+    monkeypatch.setattr(mine, "random", lambda name, _: mine._network(module, name, "random"))
     monkeypatch.setattr(mine, "fetch", lambda *_: pytest.fail("weights were fetched"))
     with pytest.raises(HeadError, match="no place in the network"):
         camtool.load("mine/wonderful", device="cpu")
