@@ -447,7 +447,8 @@ class CamModel:
         """Explain inputs that are normalised already, as a DataLoader gives them.
 
         Args:
-            inputs: float [N,C,H,W] or [C,H,W], normalised as the network expects, on any device.
+            inputs: float [N,C,H,W] or [C,H,W], normalised as the network expects, on any device; or
+                an array of these.
             targets: As for `explain_batch`.
             topk: How many, where there is no target.
             batch_size: Most inputs to a forward pass.
@@ -461,6 +462,7 @@ class CamModel:
             ValueError: The tensor is of another shape, or the list of targets of another length.
         """
         _at_least_one(topk, batch_size)
+        inputs = torch.as_tensor(inputs)
         if inputs.ndim == 3:
             inputs = inputs[None]
         if inputs.ndim != 4 or not inputs.is_floating_point():

@@ -465,7 +465,7 @@ def test_tensors_that_are_normalised_already(resnet) -> None:
     labels = torch.tensor([3, 281, 1, 7, 5])
     for found in (
         resnet.explain_tensor(inputs, labels, batch_size=2),
-        resnet.explain_tensor(inputs.double(), labels.numpy()),
+        resnet.explain_tensor(inputs.double().numpy(), labels.numpy()),
     ):
         for picture, label, each in zip(pictures, labels.tolist(), found, strict=True):
             expected = resnet.explain(picture, label)

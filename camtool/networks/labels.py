@@ -34,8 +34,10 @@ def read_text(path: Path) -> str:
         if len(content) > MAX_TEXT:
             raise ModelError(f"{path}: is larger than {MAX_TEXT >> 20} MiB")
         return content.decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ModelError(f"{path}: can't be read ({error})") from None
+    except UnicodeDecodeError:
+        raise ModelError(f"{path}: is no text in UTF-8; save it so") from None
+    except OSError as error:
+        raise ModelError(f"{path}: can't be read ({error.strerror or error})") from None
 
 
 def read_labels(path: Path, classes: int) -> tuple[str, ...]:

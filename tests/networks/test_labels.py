@@ -44,7 +44,7 @@ def test_files(tmp_path: Path, name: str, text: str) -> None:
     [
         ("a.txt", b"cat\ndog\n", "has 2 labels, the network has 3 classes"),
         ("a.txt", b"", "has 0 labels"),
-        ("a.txt", b"caf\xe9\n" * 3, "can't be read"),
+        ("a.txt", b"caf\xe9\n" * 3, "is no text in UTF-8"),
         ("a.json", b"[1, 2", "is not JSON"),
         ("a.json", b'"cat"', "must hold a list"),
         ("a.json", b'{"0": "a", "2": "b", "3": "c"}', "without gaps"),
