@@ -7,7 +7,7 @@ import errno
 import platform
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -17,7 +17,7 @@ from camtool.engines.engine import Failed
 from camtool.engines.steps import milliseconds_since, one_line
 from camtool.files import make_folders, write_atomically
 from camtool.folder.bucket import put
-from camtool.folder.discovery import Picture, identity, state_of
+from camtool.folder.discovery import Picture, identity, is_directory, state_of
 from camtool.folder.entry import Entry, Explained, Unexplained, predicted_by, rows_of
 from camtool.folder.names import HIDDEN, thumbnail_of
 from camtool.folder.truth import beside_truth
@@ -112,6 +112,8 @@ class WriteFiles:
         """Note why there is nothing to write, unless nothing is left of the source at all."""
         if lost := self._lost_source():
             return Fatal(lost)
+        if isinstance(picture.source, Path) and is_directory(picture.source):
+            failed = replace(failed, reason="is a folder that can't be read")
         return picture.number, Unexplained(picture.key, failed.reason)
 
     def _lost_source(self) -> str:

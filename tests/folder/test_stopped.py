@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import errno
 import os
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
@@ -234,3 +236,19 @@ def test_a_moved_checkpoint_is_still_the_same_model(few, tiny, batch, tmp_path):
     moved = tmp_path / "moved.safetensors"
     moved.write_bytes(tiny.read_bytes())
     assert batch(few, tmp_path / "out", "-m", moved).exit_code == 0
+
+
+def test_a_folder_that_gives_no_names_fails_alone(make_pictures, batch, monkeypatch, tmp_path):
+    photos = make_pictures(tmp_path / "photos", 2)
+    (photos / "worn").mkdir()
+    listing = os.scandir
+
+    def worn(path):
+        if Path(path).name == "worn":
+            raise OSError(errno.EIO, "Input/output error")
+        return listing(path)
+
+    monkeypatch.setattr(os, "scandir", worn)
+    assert batch(photos, tmp_path / "out").exit_code == 1
+    failed = (tmp_path / "out" / "failed.csv").read_text()
+    assert failed == "path,reason\nworn,is a folder that can't be read\n"
