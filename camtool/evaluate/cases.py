@@ -46,7 +46,7 @@ class Card:
     @property
     def data_url(self) -> str:
         """The thumbnail as JPEG."""
-        return data_url(encode(self.picture, ".jpg"))
+        return data_url(encode(self.picture, ".jpg", quality=93))
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def render(
     root = files("camtool")
     return page_of(
         root / "evaluate" / "cases.html",
-        [root / "views" / "palette.css", root / "evaluate" / "cases.css"],
+        [root / "evaluate" / "cases.css"],
         title=title,
         facts=facts,
         sections=sections,

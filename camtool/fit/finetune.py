@@ -44,7 +44,7 @@ CHOSEN_BY = 0.2
 """Share of the fitted pictures that is set aside."""
 
 
-class _Stopped(Exception):  # noqa: N818
+class _StoppedError(Exception):
     """The run was asked to stop."""
 
 
@@ -107,7 +107,7 @@ class _Tuner(Trainer):
         checkpoint: Path,
         step: Callable[[], None],
     ) -> None:
-        """Args: see `tuned`; `step` is called after each, and may raise `_Stopped`."""
+        """Args: see `tuned`; `step` is called after each, and may raise `_StoppedError`."""
         self.cam, self.data, self.step = cam, data, step
         self.kept: dict[str, Any] = {}
         chosen = [network.get_parameter(name).requires_grad_(True) for name in names]
@@ -142,7 +142,7 @@ class _Tuner(Trainer):
         """Stop where that is asked for; the step is kept."""
         try:
             self.step()
-        except _Stopped:
+        except _StoppedError:
             self.save(**self.kept)
             raise
 
@@ -229,7 +229,7 @@ def tuned(
         tuner = _Tuner(cam, network, names, data, folder / f"{key}.checkpoint", steps)
         try:
             best = _best(tuner, names, steps)
-        except _Stopped:
+        except _StoppedError:
             return None
         except ImageError as error:
             raise DataError(str(error)) from None
@@ -248,7 +248,7 @@ class _Steps:
         self.done += 1
         self.progress(self.done * BATCH, self.total * BATCH)
         if self.stopping():
-            raise _Stopped
+            raise _StoppedError
 
 
 def _best(tuner: _Tuner, names: Sequence[str], steps: _Steps) -> dict[str, Any]:

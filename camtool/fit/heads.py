@@ -52,8 +52,8 @@ class Head(nn.Module):
         return channels
 
     def reduced(self, features: Tensor) -> Tensor:
-        """What is left of the features, [N,inputs]."""
-        raise NotImplementedError
+        """What is left of the features, [N,inputs]: the mean of each, unless a head does else."""
+        return features.mean((2, 3))
 
     def forward(self, features: Tensor) -> Tensor:
         """The logits [N,K] of features [N,C,h,w]."""
@@ -75,10 +75,6 @@ class Average(Head):
     """
 
     title = "global average pooling"
-
-    def reduced(self, features: Tensor) -> Tensor:
-        """The mean of each feature map."""
-        return features.mean((2, 3))
 
     def mapped(self) -> Head:
         """Its own maps are exact."""

@@ -117,10 +117,7 @@ def write_page(path: Path, outcome: Outcome, engine: Engine, looks: Sequence[Cla
     wrong = mistakes(outcome.answers, outcome.form, WORST)
     page = page_of(
         files("camtool") / "fit" / "page.html",
-        [
-            files("camtool") / name
-            for name in ("views/palette.css", "evaluate/cases.css", "fit/page.css")
-        ],
+        [files("camtool") / name for name in ("evaluate/cases.css", "fit/page.css")],
         title=f"{len(outcome.labels):,} classes on {outcome.base}",
         outcome=outcome,
         facts=_facts(outcome),

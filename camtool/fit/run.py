@@ -219,8 +219,8 @@ def _check_memory(plan: Plan, pictures: int, classes: int, channels: int) -> Non
     needed = bytes_to_solve(pictures * views, channels, classes)
     if 0 < spare < needed:
         raise DataError(
-            f"{plan.data}: {pictures:,} pictures of {classes:,} classes, {views} views of each, "
-            f"would take {needed / 1e9:.1f} GB of memory, and {spare / 1e9:.1f} are free; "
+            f"{plan.data}: {pictures:,} pictures of {classes:,} classes would take with "
+            f"--views {views} {needed / 1e9:.1f} GB of memory, and {spare / 1e9:.1f} are free; "
             f"take fewer {'views (--views 1)' if views > 1 else 'pictures'}"
         )
 

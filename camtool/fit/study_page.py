@@ -40,7 +40,7 @@ def render(study: Study, document: Mapping[str, Any], folder: Path) -> str:
     root = files("camtool")
     return page_of(
         root / "fit" / "study.html",
-        [root / "views" / "palette.css", root / "fit" / "study.css"],
+        [root / "fit" / "study.css"],
         shown=shown,
         polyline=_polyline,
         found=document,
@@ -147,21 +147,20 @@ def _bar(claim: Mapping[str, Any]) -> dict[str, float] | None:
 def _examples(study: Study, folder: Path) -> tuple[list[str], list[dict[str, Any]]]:
     """Names of the heads that have maps, and some pictures with the maps of each."""
     runs = [run for run in study.runs if run.seed == 0]
-    cams = {run.head: camera(trained(run, folder / RUNS, study), study) for run in runs}
-    shown_heads = [name for name, cam in cams.items() if cam is not None]
+    every = ((run.head, camera(trained(run, folder / RUNS, study), study)) for run in runs)
+    cams = {name: cam for name, cam in every if cam is not None}
     samples = study.validation.samples
     picked = [samples[int(n)] for n in np.linspace(0, len(samples) - 1, _EXAMPLES)]
     rows = []
-    for sample in dict.fromkeys(picked) if shown_heads else ():
+    for sample in dict.fromkeys(picked) if cams else ():
         try:
             picture = read_image(sample.path)
         except ImageError:
             continue
-        found = [cams[name].explain(picture, int(sample.label)) for name in shown_heads]  # type: ignore[union-attr]
-        cells = [_cell(one) for one in found]
+        cells = [_cell(cam.explain(picture, int(sample.label))) for cam in cams.values()]
         plain = _url(picture)
         rows.append({"label": study.labels[sample.label], "picture": plain, "maps": cells})
-    return shown_heads, rows
+    return [*cams], rows
 
 
 def _cell(explanation: Explanation) -> dict[str, Any]:

@@ -212,7 +212,7 @@ def _skeleton(data: str) -> str:
     here, shared = files(__package__), files("camtool.views")
     return page_of(
         here / "template.html",
-        [shared / "palette.css", shared / "web" / "base.css", here / "report.css"],
+        [shared / "web" / "base.css", here / "report.css"],
         [*(shared / "web" / name for name in SHARED), *(here / name for name in SCRIPTS)],
         data,
         "'self' file:",

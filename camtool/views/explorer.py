@@ -95,7 +95,7 @@ def explorer_of(explanation: Explanation, first: int = 1) -> str:
     web = shared / "web"
     return page_of(
         web / "explorer.html",
-        [shared / "palette.css", web / "base.css", web / "explorer.css"],
+        [web / "base.css", web / "explorer.css"],
         [web / name for name in SCRIPTS],
         json_text(record),
     )

@@ -33,14 +33,15 @@ def page_of(
 
     Args:
         template: Extends "page.html", which is everything around the `body`.
-        styles: Style sheets, one after the other.
+        styles: Style sheets, one after the other, behind that of the colours.
         scripts: Scripts; they become one.
         data: For the script, as from `json_text`.
         pictures: Where they may come from (CSP).
         **values: For the template. Texts are escaped, every character showing; markup of the
             page's own stays as it is.
     """
-    style = "".join(sheet.read_text("utf-8") for sheet in styles)
+    here = files("camtool.views")
+    style = "".join(sheet.read_text("utf-8") for sheet in (here / "palette.css", *styles))
     script = "\n".join(part.read_text("utf-8") for part in scripts)
     return _template(template.read_text("utf-8")).render(
         style=style,
