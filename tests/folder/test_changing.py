@@ -145,19 +145,25 @@ def test_halves_that_a_killed_process_left_meanwhile_are_gone_in_the_end(
 def test_a_folder_that_another_run_claimed_meanwhile_is_left_alone(
     source, batch, before_writing, tmp_path
 ):
-    output = tmp_path / "out"
-    mine = output / "0009.jpg.overlay-1.jpg"
+    output, other = tmp_path / "out", tmp_path / "other"
+    names = [f"{number:04d}.jpg.overlay-1.jpg" for number in (0, 8, 9)]
+    (other / ".camtool").mkdir(parents=True)
+    for name in names:
+        (other / name).write_text("another run's")
 
     def replaced(_):
         output.rename(tmp_path / "elsewhere")
-        (output / ".camtool").mkdir(parents=True)
-        mine.write_text("another run's")
+        # Whole at once: this run removes a folder that is empty.
+        other.rename(output)
 
     before_writing("0008.jpg", replaced)
     # One after the other, so that none is in the middle of its own removal just then.
     assert "is gone" in batch(source, output, *OPTIONS, "-j", "1").output
     assert not (output / "results.csv").exists()
-    assert mine.exists()
+    # That of the picture whose files are just being written is written over, and stays.
+    first, written, last = ((output / name).read_bytes() for name in names)
+    assert first == last == b"another run's"
+    assert written
 
 
 def test_what_is_in_flight_when_a_disk_is_full_is_noted(source, batch, before_writing, tmp_path):
